@@ -1,0 +1,1 @@
+"""Hardware-in-the-loop rig: replays recordings into meters and judges what comes out."""

@@ -1,0 +1,1 @@
+"""Records and rules of Gridwitness; knows no network and no gateway."""

@@ -1,0 +1,1 @@
+"""Who orders transactions: the application interface and the embedded engine."""

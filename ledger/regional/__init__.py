@@ -1,0 +1,1 @@
+"""The regional chain: rounds, votes, registry, state, blocks."""

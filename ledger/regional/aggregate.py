@@ -1,0 +1,98 @@
+"""What a region adds up over one window of rounds, from settled readings alone (SPEC 11.7).
+
+Energy is the difference of the registers of consecutive accepted readings of a meter, so a gap is
+bridged by the next accepted reading and nothing is counted twice. Outcomes of readings of an
+earlier window are adjustments that name their window.
+"""
+
+from dataclasses import dataclass, field
+
+from ledger.protocol import cbor, quantities, records, tally
+from ledger.regional.state import Member
+
+Extremes = tuple[int, int] | None
+
+
+def _widen(extremes: Extremes, value: int | None) -> Extremes:
+    if value is None:
+        return extremes
+    if extremes is None:
+        return value, value
+    return min(extremes[0], value), max(extremes[1], value)
+
+
+@dataclass(slots=True)
+class Aggregate:
+    """One window so far: rounds [window * W, (window + 1) * W), heights from ``from_height`` on.
+
+    Energies in mWh, power in mW, voltage in mV, frequency in mHz. ``adjustments`` maps an earlier
+    window to [accepted, rejected, unconfirmed].
+    """
+
+    window: int
+    from_height: int
+    energy_in: int = 0
+    energy_out: int = 0
+    power: Extremes = None
+    voltage: Extremes = None
+    frequency: Extremes = None
+    accepted: int = 0
+    rejected: int = 0
+    unconfirmed: int = 0
+    members: int = 0
+    alarms: int = 0
+    adjustments: dict[int, list[int]] = field(default_factory=dict)
+
+    def settle(self, outcome: int, window: int, reading: records.Reading, member: Member) -> None:
+        """Count a settled reading of a window; an accepted one moves the member's register."""
+        if outcome == tally.EQUIVOCATED:
+            self.alarms += 1
+            return
+        place = {tally.ACCEPTED: 0, tally.REJECTED: 1, tally.UNCONFIRMED: 2}[outcome]
+        if window != self.window:
+            self.adjustments.setdefault(window, [0, 0, 0])[place] += 1
+        elif place == 0:
+            self.accepted += 1
+        elif place == 1:
+            self.rejected += 1
+        else:
+            self.unconfirmed += 1
+        if outcome == tally.ACCEPTED:
+            self._accept(reading, member)
+
+    def _accept(self, reading: records.Reading, member: Member) -> None:
+        self.power = _widen(self.power, reading.value(quantities.ACTIVE_POWER))
+        self.voltage = _widen(self.voltage, reading.value(quantities.VOLTAGE))
+        self.frequency = _widen(self.frequency, reading.value(quantities.FREQUENCY))
+        energy_in = reading.value(quantities.ENERGY_IMPORT)
+        if energy_in is None:
+            return
+        energy_out = reading.value(quantities.ENERGY_EXPORT) or 0
+        before = member.register
+        if before is not None and reading.time <= before[0]:
+            return  # a late one: the difference of its neighbours in time has counted it
+        if before is not None and not reading.flags & records.REGISTER_RESET:
+            self.energy_in += max(0, energy_in - before[1])
+            self.energy_out += max(0, energy_out - before[2])
+        member.register = (reading.time, energy_in, energy_out)
+
+    def encode(self) -> bytes:
+        """Give the bytes that the store keeps."""
+        extremes = [None if e is None else list(e) for e in self.extremes]
+        counts = [self.accepted, self.rejected, self.unconfirmed, self.members, self.alarms]
+        late = [[window, *self.adjustments[window]] for window in sorted(self.adjustments)]
+        energy = [self.window, self.from_height, self.energy_in, self.energy_out]
+        return cbor.dumps([*energy, extremes, counts, late])
+
+    @classmethod
+    def decode(cls, blob: bytes) -> "Aggregate":
+        """Take bytes of our own store apart."""
+        f = cbor.loads(blob)
+        power, voltage, frequency = (None if e is None else (e[0], e[1]) for e in f[4])
+        late = {row[0]: list(row[1:]) for row in f[6]}
+        return cls(f[0], f[1], f[2], f[3], power, voltage, frequency, *f[5], adjustments=late)
+
+    @property
+    def extremes(self) -> tuple[Extremes, Extremes, Extremes]:
+        """Give (power, voltage, frequency)."""
+        return self.power, self.voltage, self.frequency

@@ -1,0 +1,318 @@
+"""The region's blocks in SQLite: heads, records, results, history log, state rows, aggregates.
+
+Writes happen inside the transaction that the application opened; reads see it. A record's id is
+``height << 20 | index``. Readings are found by digest and by slot through 64-bit prefixes (the few
+collisions are told apart by looking), ballots by slot: full digests in an index would cost a third
+of the store.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+from ledger.protocol import records
+from ledger.protocol.cose import Envelope, payload_digest
+from ledger.store import Database
+
+INDEX_BITS = 20
+_INDEX_MASK = (1 << INDEX_BITS) - 1
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS heads (
+    height INTEGER PRIMARY KEY, round INTEGER NOT NULL, digest BLOB NOT NULL,
+    payload BLOB NOT NULL, envelope BLOB);
+CREATE UNIQUE INDEX IF NOT EXISTS heads_digest ON heads (digest);
+CREATE INDEX IF NOT EXISTS heads_round ON heads (round);
+CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, envelope BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS slots (
+    slot INTEGER, id INTEGER, PRIMARY KEY (slot, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digests (
+    digest INTEGER, id INTEGER, PRIMARY KEY (digest, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS results (
+    id INTEGER, height INTEGER, outcome INTEGER NOT NULL, drawn INTEGER NOT NULL,
+    accepts INTEGER NOT NULL, rejects INTEGER NOT NULL, abstains INTEGER NOT NULL,
+    PRIMARY KEY (id, height)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS history (
+    level INTEGER, place INTEGER, digest BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pending (position INTEGER PRIMARY KEY, envelope BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS windows (
+    to_height INTEGER PRIMARY KEY, aggregate BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the votes on one reading came to in one block; the counts are of committee members."""
+
+    digest: bytes
+    record_id: int
+    outcome: int
+    drawn: int
+    accepts: int
+    rejects: int
+    abstains: int
+
+    @property
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Give (outcome, drawn, accepts, rejects, abstains)."""
+        return self.outcome, self.drawn, self.accepts, self.rejects, self.abstains
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One closed round: its head, its records in order, and the results that it settles."""
+
+    head: records.Head
+    records: tuple[tuple[Envelope, "records.Reading | records.Ballot | records.RegistryChange"], ...]
+    results: tuple[Result, ...]
+
+
+def record_id(height: int, index: int) -> int:
+    """Give the id of a record by its place."""
+    return height << INDEX_BITS | index
+
+
+def place_of(id_: int) -> tuple[int, int]:
+    """Give (height, index) of a record id."""
+    return id_ >> INDEX_BITS, id_ & _INDEX_MASK
+
+
+def _prefix(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _slot_prefix(kind: int, address: bytes, slot: tuple[int, int]) -> int:
+    numbers = bytes([kind]) + slot[0].to_bytes(4, "big") + slot[1].to_bytes(4, "big")
+    return _prefix(sha256(address + numbers).digest())
+
+
+def slot_of(record: "records.Reading | records.Ballot") -> tuple[int, int]:
+    """Give (boot, seq) of a reading, (round, 0) of a ballot."""
+    if isinstance(record, records.Reading):
+        return record.boot, record.seq
+    return record.round, 0
+
+
+class Blocks:
+    """Reads and writes the blocks of one region."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql: sqlite3.Connection = database.connection
+
+    # history log (ledger.merkle.Nodes)
+
+    def get(self, level: int, index: int) -> bytes:
+        """Give a node of the history log; raises LookupError."""
+        row = self._sql.execute(
+            "SELECT digest FROM history WHERE level=? AND place=?", (level, index)
+        ).fetchone()
+        if row is None:
+            raise LookupError((level, index))
+        return bytes(row[0])
+
+    def put(self, level: int, index: int, digest: bytes) -> None:
+        """Keep a node of the history log."""
+        self._sql.execute(
+            "INSERT OR REPLACE INTO history VALUES (?,?,?)", (level, index, digest)
+        )
+
+    # heads
+
+    def height(self) -> int:
+        """Give the newest height; 0 before the first close."""
+        row = self._sql.execute("SELECT max(height) FROM heads").fetchone()
+        return int(row[0] or 0)
+
+    def head_payload(self, height: int) -> bytes | None:
+        """Give the payload of a head, or None."""
+        row = self._sql.execute("SELECT payload FROM heads WHERE height=?", (height,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def head(self, height: int) -> records.Head:
+        """Give a head; raises LookupError."""
+        payload = self.head_payload(height)
+        if payload is None:
+            raise LookupError(f"no block {height}")
+        head = records.decode(payload)
+        assert isinstance(head, records.Head)
+        return head
+
+    def head_envelope(self, height: int) -> bytes | None:
+        """Give a head as this gateway signed it, or None."""
+        row = self._sql.execute("SELECT envelope FROM heads WHERE height=?", (height,)).fetchone()
+        return None if row is None or row[0] is None else bytes(row[0])
+
+    def unsigned_heads(self) -> list[tuple[int, bytes]]:
+        """Give (height, payload) of heads that this gateway has not signed yet."""
+        rows = self._sql.execute(
+            "SELECT height, payload FROM heads WHERE envelope IS NULL ORDER BY height"
+        )
+        return [(height, bytes(payload)) for height, payload in rows]
+
+    def put_head_envelope(self, height: int, envelope: bytes) -> None:
+        """Keep a head's signature."""
+        self._sql.execute("UPDATE heads SET envelope=? WHERE height=?", (envelope, height))
+
+    def height_of(self, digest: bytes) -> int | None:
+        """Give the height of the head with a digest, or None."""
+        row = self._sql.execute("SELECT height FROM heads WHERE digest=?", (digest,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def last_digest_before(self, round_: int) -> bytes | None:
+        """Give the digest of the newest head of a round before ``round_``, or None."""
+        row = self._sql.execute(
+            "SELECT digest FROM heads WHERE round<? ORDER BY round DESC LIMIT 1", (round_,)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    # records
+
+    def record(self, id_: int) -> bytes | None:
+        """Give the envelope of a record, or None."""
+        row = self._sql.execute("SELECT envelope FROM records WHERE id=?", (id_,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def records_of(self, height: int) -> list[bytes]:
+        """Give the envelopes of a block in order."""
+        rows = self._sql.execute(
+            "SELECT envelope FROM records WHERE id>=? AND id<? ORDER BY id",
+            (record_id(height, 0), record_id(height + 1, 0)),
+        )
+        return [bytes(row[0]) for row in rows]
+
+    def find_reading(self, digest: bytes) -> int | None:
+        """Give the id of a reading by digest, or None."""
+        rows = self._sql.execute("SELECT id FROM digests WHERE digest=?", (_prefix(digest),))
+        for (id_,) in rows.fetchall():
+            raw = self.record(id_)
+            if raw is not None and Envelope.parse(raw).digest == digest:
+                return int(id_)
+        return None
+
+    def find_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[int]:
+        """Give the ids of the records (two at an equivocation) in a slot, oldest first."""
+        rows = self._sql.execute(
+            "SELECT id FROM slots WHERE slot=? ORDER BY id", (_slot_prefix(kind, address, slot),)
+        )
+        found = []
+        for (id_,) in rows.fetchall():
+            raw = self.record(id_)
+            if raw is None:
+                continue
+            envelope = Envelope.parse(raw)
+            record = records.decode(envelope.payload)
+            if record.TYPE == kind and envelope.kid == address and slot_of(record) == slot:
+                found.append(int(id_))
+        return found
+
+    # results, windows, state
+
+    def results_at(self, height: int, ids: list[int]) -> list[tuple[int, ...]]:
+        """Give (id, outcome, drawn, accepts, rejects, abstains) of records as of a block."""
+        found = []
+        for id_ in ids:
+            row = self._sql.execute(
+                "SELECT id, outcome, drawn, accepts, rejects, abstains FROM results"
+                " WHERE id=? AND height<=? ORDER BY height DESC LIMIT 1",
+                (id_, height),
+            ).fetchone()
+            if row is not None:
+                found.append(tuple(row))
+        return found
+
+    def results_of(self, id_: int) -> list[tuple[int, ...]]:
+        """Give (height, outcome, drawn, accepts, rejects, abstains) of a reading, oldest first."""
+        rows = self._sql.execute(
+            "SELECT height, outcome, drawn, accepts, rejects, abstains FROM results"
+            " WHERE id=? ORDER BY height",
+            (id_,),
+        )
+        return [tuple(row) for row in rows]
+
+    def all_results(self) -> Iterator[tuple[int, ...]]:
+        """Give (id, height, outcome, drawn, accepts, rejects, abstains), by id then height."""
+        for row in self._sql.execute("SELECT * FROM results ORDER BY id, height"):
+            yield tuple(row)
+
+    def state_rows(self) -> list[tuple[bytes, bytes]]:
+        """Give the state as (key, value), by key."""
+        rows = self._sql.execute("SELECT key, value FROM state ORDER BY key")
+        return [(bytes(key), bytes(value)) for key, value in rows]
+
+    def windows_after(self, height: int) -> list[tuple[int, bytes]]:
+        """Give (to height, aggregate) of the windows that ended after a height."""
+        rows = self._sql.execute(
+            "SELECT to_height, aggregate FROM windows WHERE to_height>? ORDER BY to_height",
+            (height,),
+        )
+        return [(to_height, bytes(blob)) for to_height, blob in rows]
+
+    def pending(self) -> list[bytes]:
+        """Give the records that wait for a close, in the order of delivery."""
+        rows = self._sql.execute("SELECT envelope FROM pending ORDER BY position")
+        return [bytes(row[0]) for row in rows]
+
+    def meta(self, name: str) -> bytes | None:
+        """Give a small stored value, or None."""
+        row = self._sql.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        """Keep a small value."""
+        self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
+
+    def drop_meta(self, name: str) -> None:
+        """Forget a small value."""
+        self._sql.execute("DELETE FROM meta WHERE name=?", (name,))
+
+    # writing a block
+
+    def append(self, block: Block) -> None:
+        """Write head, records and results."""
+        height = block.head.height
+        payload = block.head.payload()
+        self._sql.execute(
+            "INSERT INTO heads VALUES (?,?,?,?,NULL)",
+            (height, block.head.round, payload_digest(payload), payload),
+        )
+        self._append_records(height, block)
+        self._sql.executemany(
+            "INSERT INTO results VALUES (?,?,?,?,?,?,?)",
+            [(r.record_id, height, *r.counts) for r in block.results],
+        )
+
+    def _append_records(self, height: int, block: Block) -> None:
+        rows, slots, digests = [], [], []
+        for index, (envelope, record) in enumerate(block.records):
+            id_ = record_id(height, index)
+            rows.append((id_, envelope.raw))
+            if isinstance(record, records.RegistryChange):
+                continue
+            slots.append((_slot_prefix(record.TYPE, envelope.kid, slot_of(record)), id_))
+            if isinstance(record, records.Reading):
+                digests.append((_prefix(envelope.digest), id_))
+        self._sql.executemany("INSERT INTO records VALUES (?,?)", rows)
+        self._sql.executemany("INSERT INTO slots VALUES (?,?)", sorted(slots))
+        self._sql.executemany("INSERT INTO digests VALUES (?,?)", sorted(digests))
+
+    def put_window(self, to_height: int, aggregate: bytes) -> None:
+        """Keep the aggregate of a window that ended."""
+        self._sql.execute("INSERT INTO windows VALUES (?,?)", (to_height, aggregate))
+
+    def put_state(self, changes: list[tuple[bytes, bytes | None]]) -> None:
+        """Write state rows; None takes a row out."""
+        gone = [(key,) for key, value in changes if value is None]
+        self._sql.executemany("DELETE FROM state WHERE key=?", gone)
+        kept = [(key, value) for key, value in changes if value is not None]
+        self._sql.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", kept)
+
+    def put_pending(self, envelopes: list[bytes]) -> None:
+        """Replace the records that wait for a close."""
+        self._sql.execute("DELETE FROM pending")
+        self._sql.executemany(
+            "INSERT INTO pending VALUES (?,?)", [(i, raw) for i, raw in enumerate(envelopes)]
+        )

@@ -1,0 +1,294 @@
+"""Closing a round: waiting records become a block, votes become outcomes (SPEC 11.5).
+
+``close_round`` changes the state's tables and gives the block; it reads the store but does not
+write to it. Everything here follows from the sequence of transactions alone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ledger.genesis import RegionGenesis
+from ledger.protocol import cbor, committee, merkle, records, rounds, tally
+from ledger.protocol.cose import Envelope, address_of, payload_digest
+from ledger.regional.aggregate import Aggregate
+from ledger.regional.blocks import Block, Blocks, Result, record_id, slot_of
+from ledger.regional.deliver import Entry, SlotKey, slot_is_free, slot_key
+from ledger.regional.state import Approval, Member, OpenReading, Registry, State
+
+
+def sort_key(entry: Entry) -> tuple[int, bytes, tuple[int, int], bytes]:
+    """Give a record's place in its block: type, address, boot or round, seq; then digest."""
+    envelope, record = entry
+    return (*slot_key(envelope, record), envelope.digest)
+
+
+def result_leaf(result: Result) -> bytes:
+    """Give a leaf of the results root (SPEC 11.5)."""
+    return cbor.dumps([result.digest, *result.counts])
+
+
+@dataclass
+class Closing:
+    """One close at work."""
+
+    genesis: RegionGenesis
+    state: State
+    blocks: Blocks
+    height: int
+    round: int
+    aggregate: Aggregate
+    fresh: dict[bytes, tuple[OpenReading, records.Reading]] = field(default_factory=dict)
+    touched: set[bytes] = field(default_factory=set)
+    offenders: set[bytes] = field(default_factory=set)
+    results: list[Result] = field(default_factory=list)
+    _candidates: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
+    _drawn: dict[tuple[bytes, int], frozenset[bytes]] = field(default_factory=dict)
+
+    def run(self, entries: list[Entry]) -> None:
+        """Apply the block's records, sorted, to the state."""
+        evidence = self._find_evidence(entries)
+        for index, (envelope, record) in enumerate(entries):
+            if isinstance(record, records.Reading):
+                self._take_reading(index, envelope, record, envelope.digest in evidence)
+        for envelope, record in entries:
+            if isinstance(record, records.Ballot):
+                self._take_ballot(envelope, record, envelope.digest in evidence)
+            elif isinstance(record, records.RegistryChange):
+                self._take_approval(envelope, record)
+        self._settle()
+        self._expire()
+        self._suspend()
+        self._witness()
+        self._apply_registry()
+
+    # evidence
+
+    def _find_evidence(self, entries: list[Entry]) -> set[bytes]:
+        """Give the digests of records whose slot holds another payload, here or in the chain."""
+        by_slot: dict[SlotKey, list[bytes]] = {}
+        found = set()
+        for envelope, record in entries:
+            if isinstance(record, records.RegistryChange):
+                continue
+            by_slot.setdefault(slot_key(envelope, record), []).append(envelope.digest)
+            if not slot_is_free(self.state.members.edit(envelope.kid), record):
+                found.add(envelope.digest)
+                self.offenders.add(envelope.kid)
+        for key, digests in by_slot.items():
+            if len(digests) > 1:
+                found.update(digests)
+                self.offenders.add(key[1])
+        return found
+
+    # records
+
+    def _take_reading(
+        self, index: int, envelope: Envelope, reading: records.Reading, evidence: bool
+    ) -> None:
+        member = self.state.members.edit(envelope.kid)
+        if member.may_fill(slot_of(reading)):
+            member.fill(slot_of(reading))
+        id_ = record_id(self.height, index)
+        round_ = rounds.round_of(reading.time, self.genesis.parameters.round_s)
+        entry = OpenReading(envelope.kid, round_, self.round, id_)
+        if evidence:
+            self._finish(envelope.digest, entry, tally.EQUIVOCATED, reading)
+        else:
+            self.fresh[envelope.digest] = (entry, reading)
+
+    def _take_ballot(self, envelope: Envelope, ballot: records.Ballot, evidence: bool) -> None:
+        member = self.state.members.edit(envelope.kid)
+        if member.ballot_round is None or ballot.round > member.ballot_round:
+            member.ballot_round = ballot.round
+        if evidence:
+            return
+        named = self.blocks.height_of(ballot.parent) or 0
+        member.named_height = max(member.named_height, named)
+        for digest, verdict in ballot.verdicts:
+            self._take_vote(envelope.kid, digest, verdict)
+
+    def _take_vote(self, voter: bytes, digest: bytes, verdict: int) -> None:
+        """Count a verdict if its reading is open and the voter sits in its committee."""
+        if digest in self.fresh:
+            entry = self.fresh[digest][0]
+        elif self.state.open.get(digest) is not None:
+            entry = self.state.open.edit(digest)
+        else:
+            return
+        if voter not in self.committee_of(entry.meter, entry.round):
+            return
+        before = entry.votes.get(voter, records.ABSTAIN)
+        if before == records.ABSTAIN:
+            entry.votes[voter] = verdict
+            self.touched.add(digest)
+        elif verdict != records.ABSTAIN and (
+            records.is_reject(before) != records.is_reject(verdict)
+        ):
+            self.offenders.add(voter)
+
+    def _take_approval(self, envelope: Envelope, change: records.RegistryChange) -> None:
+        digest = payload_digest(envelope.payload)
+        if self.state.approvals.get(digest) is None:
+            self.state.approvals.put(digest, Approval(envelope.payload))
+        approval = self.state.approvals.edit(digest)
+        approval.operators = (*approval.operators, envelope.kid)
+        registry = self.state.registry
+        if len(approval.operators) < self.genesis.threshold or change.number <= registry.changes:
+            return
+        approval.approved_height = self.height
+        self.state.registry = Registry(change.number, registry.witnessed)
+
+    # outcomes
+
+    def committee_of(self, meter: bytes, round_: int) -> frozenset[bytes]:
+        """Give who judges a meter's readings of a round."""
+        drawn = self._drawn.get((meter, round_))
+        if drawn is None:
+            drawn = self._drawn[meter, round_] = frozenset(self._draw(meter, round_))
+        return drawn
+
+    def _draw(self, meter: bytes, round_: int) -> list[bytes]:
+        member = self.state.members.get(meter)
+        assert member is not None
+        others = [a for a in self._voters(member.cluster, round_) if a != meter]
+        if member.votes_from > round_:
+            return others  # until it votes itself, the whole cluster judges a new member
+        term, size = rounds.term_of(round_), self.genesis.parameters.committee
+        return committee.draw(self.seed(round_), term, meter, others, size)
+
+    def _voters(self, cluster: str, round_: int) -> list[bytes]:
+        key = (cluster, round_)
+        if key not in self._candidates:
+            addresses = self.state.clusters.get(cluster, [])
+            found = [(a, self.state.members.get(a)) for a in addresses]
+            self._candidates[key] = [a for a, m in found if m is not None and m.votes_at(round_)]
+        return self._candidates[key]
+
+    def seed(self, round_: int) -> bytes:
+        """Give the seed of a round's epoch: the newest head before it, or the genesis."""
+        start = rounds.epoch_of(round_) * rounds.EPOCH_ROUNDS
+        return self.blocks.last_digest_before(start) or self.genesis.digest
+
+    def _settle(self) -> None:
+        for digest, (entry, reading) in self.fresh.items():
+            outcome = self._outcome(entry)
+            if outcome == tally.OPEN:
+                self.state.open.put(digest, entry)
+                self._add_result(digest, entry, outcome)
+            else:
+                self._finish(digest, entry, outcome, reading)
+        for digest in sorted(self.touched - self.fresh.keys()):
+            entry = self.state.open.edit(digest)
+            outcome = self._outcome(entry)
+            if outcome != tally.OPEN:
+                self._finish(digest, entry, outcome, self._stored(entry))
+                self.state.open.drop(digest)
+
+    def _expire(self) -> None:
+        limit = self.round - self.genesis.parameters.open_rounds
+        late = [d for d, e in self.state.open.items() if e.opened <= limit]
+        for digest in sorted(late):
+            entry = self.state.open.edit(digest)
+            self._finish(digest, entry, tally.UNCONFIRMED, self._stored(entry))
+            self.state.open.drop(digest)
+
+    def _stored(self, entry: OpenReading) -> records.Reading:
+        raw = self.blocks.record(entry.record_id)
+        assert raw is not None, "an open reading is not in the store"
+        reading = records.decode(Envelope.parse(raw).payload)
+        assert isinstance(reading, records.Reading)
+        return reading
+
+    def _outcome(self, entry: OpenReading) -> int:
+        drawn = len(self.committee_of(entry.meter, entry.round))
+        accepts, rejects, _ = tally.count(list(entry.votes.values()))
+        return tally.outcome(drawn, accepts, rejects)
+
+    def _add_result(self, digest: bytes, entry: OpenReading, outcome: int) -> None:
+        drawn = len(self.committee_of(entry.meter, entry.round))
+        counts = tally.count(list(entry.votes.values()))
+        self.results.append(Result(digest, entry.record_id, outcome, drawn, *counts))
+
+    def _finish(
+        self, digest: bytes, entry: OpenReading, outcome: int, reading: records.Reading
+    ) -> None:
+        self._add_result(digest, entry, outcome)
+        window = entry.round // self.genesis.parameters.window_rounds
+        member = self.state.members.edit(entry.meter)
+        self.aggregate.settle(outcome, window, reading, member)
+
+    # members
+
+    def _suspend(self) -> None:
+        for address in sorted(self.offenders):
+            member = self.state.members.edit(address)
+            if not member.suspended:
+                member.suspended = True
+                member.active_until = self.round + 1
+                self.aggregate.alarms += 1
+
+    def _witness(self) -> None:
+        """Raise the witnessed height: more than 2/3 of the members named it or a descendant."""
+        newest = self.state.registry.witnessed
+        named = {m.named_height for _, m in self.state.active(self.round)}
+        for height in sorted(named, reverse=True):
+            if height <= newest:
+                break
+            if self._is_witnessed(height):
+                self.state.registry = Registry(self.state.registry.changes, height)
+                break
+
+    def _is_witnessed(self, height: int) -> bool:
+        voters = [m for _, m in self.state.active(self.blocks.head(height).round)]
+        return 3 * sum(m.named_height >= height for m in voters) > 2 * len(voters)
+
+    def _apply_registry(self) -> None:
+        """Let approved changes take effect once a head that contains them is witnessed."""
+        alone = not any(True for _ in self.state.active(self.round))
+        for digest, approval in sorted(self.state.approvals.items()):
+            height = approval.approved_height
+            if height is None:
+                change = _decode_change(approval)
+                if change.number <= self.state.registry.changes:
+                    self.state.approvals.drop(digest)  # another change took its number
+            elif alone or height <= self.state.registry.witnessed:
+                self._apply(_decode_change(approval))
+                self.state.approvals.drop(digest)
+
+    def _apply(self, change: records.RegistryChange) -> None:
+        address = address_of(change.public_key)
+        known = self.state.members.get(address)
+        start = self.round + 1
+        if change.action == records.JOIN:
+            if known is None:
+                member = Member(
+                    change.public_key, change.cluster, start, rounds.next_epoch_start(start - 1)
+                )
+                self.state.members.put(address, member)
+                self.state.index()
+        elif known is not None and known.active_until is None:
+            self.state.members.edit(address).active_until = start
+
+
+def _decode_change(approval: Approval) -> records.RegistryChange:
+    change = records.decode(approval.payload)
+    assert isinstance(change, records.RegistryChange)
+    return change
+
+
+def make_block(closing: Closing, entries: list[Entry], previous: bytes, history: bytes) -> Block:
+    """Give the block of a close that has run; the state must be flushed."""
+    results = tuple(sorted(closing.results, key=lambda result: result.digest))
+    head = records.Head(
+        closing.genesis.chain,
+        closing.height,
+        closing.round,
+        rounds.end_of(closing.round, closing.genesis.parameters.round_s),
+        previous,
+        merkle.root([envelope.digest for envelope, _ in entries]),
+        len(entries),
+        merkle.root([result_leaf(result) for result in results]),
+        closing.state.root(),
+        history,
+    )
+    return Block(head, tuple(entries), results)

@@ -1,0 +1,42 @@
+"""Result codes of regional transactions (SPEC 11.3). 0 is in; all others are refusals."""
+
+OK = 0
+MALFORMED = 1
+WRONG_CHAIN = 2
+UNKNOWN_SIGNER = 3
+BAD_SIGNATURE = 4
+NOT_ACTIVE = 5
+DUPLICATE = 6
+STALE = 7
+UNKNOWN_PARENT = 8
+WRONG_NUMBER = 9
+WRONG_ROUND = 10
+FULL = 11
+UNEXPECTED_TYPE = 12
+IMPOSSIBLE = 13
+
+NAMES = {
+    OK: "ok",
+    MALFORMED: "malformed",
+    WRONG_CHAIN: "wrong-chain",
+    UNKNOWN_SIGNER: "unknown-signer",
+    BAD_SIGNATURE: "bad-signature",
+    NOT_ACTIVE: "not-active",
+    DUPLICATE: "duplicate",
+    STALE: "stale",
+    UNKNOWN_PARENT: "unknown-parent",
+    WRONG_NUMBER: "wrong-number",
+    WRONG_ROUND: "wrong-round",
+    FULL: "full",
+    UNEXPECTED_TYPE: "unexpected-type",
+    IMPOSSIBLE: "impossible",
+}
+
+
+class Refused(Exception):
+    """A rule refuses a transaction; the application turns it into a result."""
+
+    def __init__(self, code: int, log: str) -> None:
+        super().__init__(log)
+        self.code = code
+        self.log = log

@@ -1,0 +1,190 @@
+"""What lets a record into the region, one rule after the other (SPEC 11.3, 11.4).
+
+``Delivery.deliver`` puts a record among those that wait for the next close, or raises ``Refused``.
+A second payload for a slot is let in as evidence: the close suspends its signer.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+from ledger import genesis as genesis_module
+from ledger.genesis import RegionGenesis
+from ledger.protocol import p256, records, rounds
+from ledger.protocol.cose import Envelope, address_of, payload_digest
+from ledger.protocol.errors import BadSignature, InvalidKey, MalformedRecord
+from ledger.regional import codes
+from ledger.regional.blocks import Blocks, slot_of
+from ledger.regional.codes import Refused
+from ledger.regional.state import Member, State
+from ledger.verify import Verifier
+
+Record = records.Reading | records.Ballot | records.RegistryChange
+Entry = tuple[Envelope, Record]
+SlotKey = tuple[int, bytes, tuple[int, int]]
+
+MAX_PENDING_A_SIGNER = 128
+_MAX_PENDING = 1 << 20  # what a block's record ids can number
+
+
+class Pending:
+    """Records that wait for a close, in the order of delivery.
+
+    ``accumulator`` is SHA-256 folded over their digests: it makes the application hash depend on
+    what was delivered even before a close.
+    """
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self.entries: list[Entry] = []
+        self.slots: dict[SlotKey, list[bytes]] = {}
+        self.accumulator = bytes(records.DIGEST_BYTES)
+        self._of_signer: dict[bytes, int] = {}
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: Entry) -> None:
+        """Take a record in; raises Refused when its signer has too many waiting."""
+        envelope, record = entry
+        waiting = self._of_signer.get(envelope.kid, 0)
+        if waiting >= MAX_PENDING_A_SIGNER or len(self.entries) >= _MAX_PENDING:
+            raise Refused(codes.FULL, "too many records of this signer wait for a close")
+        self._of_signer[envelope.kid] = waiting + 1
+        self.entries.append(entry)
+        self.slots.setdefault(slot_key(envelope, record), []).append(envelope.digest)
+        self.accumulator = sha256(self.accumulator + envelope.digest).digest()
+
+
+def slot_key(envelope: Envelope, record: Record) -> SlotKey:
+    """Give what may be filled once: (type, signer, slot)."""
+    if isinstance(record, records.RegistryChange):
+        return record.TYPE, envelope.kid, (record.number, 0)
+    return record.TYPE, envelope.kid, slot_of(record)
+
+
+def slot_is_free(member: Member, record: "records.Reading | records.Ballot") -> bool:
+    """Tell whether the chain has nothing in a record's slot yet, by the member's entry alone."""
+    if isinstance(record, records.Reading):
+        return member.may_fill(slot_of(record))
+    return member.ballot_round is None or record.round > member.ballot_round
+
+
+class Delivery:
+    """The rules of delivery over one region's state, blocks and waiting records."""
+
+    def __init__(
+        self, genesis: RegionGenesis, state: State, blocks: Blocks, verifier: Verifier
+    ) -> None:
+        self._genesis = genesis
+        self._chain = genesis.chain
+        self._state = state
+        self._blocks = blocks
+        self._verifier = verifier
+        self._operators = genesis_module.addresses(genesis.operators)
+        self._gateways = genesis_module.addresses(genesis.gateways)
+
+    def open(self, tx: bytes) -> tuple[Envelope, "Record | records.Close"]:
+        """Take a transaction apart; raises Refused."""
+        try:
+            envelope, record = self._verifier.open(tx)
+        except MalformedRecord as e:
+            raise Refused(codes.MALFORMED, str(e)) from None
+        if not isinstance(
+            record, (records.Reading, records.Ballot, records.RegistryChange, records.Close)
+        ):
+            raise Refused(codes.UNEXPECTED_TYPE, f"a {type(record).__name__} is no transaction")
+        if record.chain != self._chain:
+            raise Refused(codes.WRONG_CHAIN, "the record belongs to another region")
+        return envelope, record
+
+    def check(self, envelope: Envelope, record: Record, pending: Pending) -> None:
+        """Check every rule of delivery; raises Refused and changes nothing."""
+        if isinstance(record, records.RegistryChange):
+            self._registry_change(envelope, record, pending)
+        else:
+            self._member_record(envelope, record, pending)
+
+    def deliver(self, envelope: Envelope, record: Record, pending: Pending) -> None:
+        """Put a record among the waiting ones; raises Refused."""
+        self.check(envelope, record, pending)
+        pending.add((envelope, record))
+
+    def check_close(self, envelope: Envelope, record: records.Close, last_round: int | None) -> None:
+        """Check a gateway's order to close a round; raises Refused."""
+        self._check_signature(envelope, self._gateways.get(envelope.kid))
+        if last_round is not None and record.round <= last_round:
+            raise Refused(codes.WRONG_ROUND, f"round {record.round} is closed already")
+
+    def _member_record(
+        self, envelope: Envelope, record: "records.Reading | records.Ballot", pending: Pending
+    ) -> None:
+        member = self._state.members.get(envelope.kid)
+        if member is None:
+            raise Refused(codes.UNKNOWN_SIGNER, "the signer is not a member of the region")
+        if member.suspended or not member.active_at(self.round_of(record)):
+            raise Refused(codes.NOT_ACTIVE, "the signer is suspended or not a member in that round")
+        if isinstance(record, records.Ballot) and self.named_height(record) is None:
+            raise Refused(codes.UNKNOWN_PARENT, "the ballot names a head that is not in this chain")
+        self._check_slot(envelope, record, member, pending)
+        self._check_signature(envelope, member.public_key)
+
+    def round_of(self, record: "records.Reading | records.Ballot") -> int:
+        """Give the round that a record belongs to."""
+        if isinstance(record, records.Ballot):
+            return record.round
+        return rounds.round_of(record.time, self._genesis.parameters.round_s)
+
+    def named_height(self, ballot: records.Ballot) -> int | None:
+        """Give the height of the head that a ballot names, 0 for the genesis, None if unknown."""
+        if ballot.parent == self._genesis.digest:
+            return 0
+        return self._blocks.height_of(ballot.parent)
+
+    def _check_slot(
+        self,
+        envelope: Envelope,
+        record: "records.Reading | records.Ballot",
+        member: Member,
+        pending: Pending,
+    ) -> None:
+        key = slot_key(envelope, record)
+        digests = list(pending.slots.get(key, ()))
+        if not slot_is_free(member, record):
+            stored = [self._blocks.record(id_) for id_ in self._blocks.find_slot(*key)]
+            digests += [Envelope.parse(raw).digest for raw in stored if raw is not None]
+            if not digests:
+                raise Refused(codes.STALE, "the slot is older than what the chain still tells apart")
+        if envelope.digest in digests:
+            raise Refused(codes.DUPLICATE, "the record is in the chain or waits for it")
+        if len(digests) > 1:
+            raise Refused(codes.STALE, "two payloads for this slot are on record already")
+
+    def _registry_change(
+        self, envelope: Envelope, change: records.RegistryChange, pending: Pending
+    ) -> None:
+        number = self._state.registry.changes + 1
+        if change.number != number:
+            raise Refused(codes.WRONG_NUMBER, f"the next registry change has number {number}")
+        approval = self._state.approvals.get(payload_digest(envelope.payload))
+        signed = approval is not None and envelope.kid in approval.operators
+        if signed or envelope.digest in pending.slots.get(slot_key(envelope, change), ()):
+            raise Refused(codes.DUPLICATE, "this operator has approved this change")
+        self._check_signature(envelope, self._operators.get(envelope.kid))
+        self._check_possible(change)
+
+    def _check_possible(self, change: records.RegistryChange) -> None:
+        try:
+            p256.PublicKey(change.public_key)
+        except InvalidKey as e:
+            raise Refused(codes.MALFORMED, str(e)) from None
+        member = self._state.members.get(address_of(change.public_key))
+        if change.action == records.JOIN and member is not None:
+            raise Refused(codes.IMPOSSIBLE, "this key is or was a member: join with a new key")
+        if change.action == records.LEAVE and (member is None or member.active_until is not None):
+            raise Refused(codes.IMPOSSIBLE, "this key is not a member's that could leave")
+
+    def _check_signature(self, envelope: Envelope, key: bytes | None) -> None:
+        if key is None:
+            raise Refused(codes.UNKNOWN_SIGNER, "the signer has no right to this kind of record")
+        try:
+            self._verifier.check(envelope, key)
+        except BadSignature as e:
+            raise Refused(codes.BAD_SIGNATURE, str(e)) from None
