@@ -1,1 +1,1 @@
-"""The wire and the rules that meter and gateway share (MicroPython and CPython; no I/O, no clock)."""
+"""The wire and the rules that meter and gateway share (both interpreters; no I/O, no clock)."""

@@ -23,6 +23,7 @@ def _refuse(*_: Any) -> NoReturn:
 # Tags that cbor2 decodes by itself; the hook for tags sees the others only.
 _BUILT_IN_TAGS = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261)
 _TAGS = dict.fromkeys((*_BUILT_IN_TAGS, 1004, 43000, 55799), _refuse)
+_HOOKS: Any = {"tag_hook": _refuse, "object_hook": _refuse, "semantic_decoders": _TAGS}
 
 
 def _in_profile(value: Any, depth: int) -> bool:
@@ -47,15 +48,24 @@ def dumps(value: Any) -> bytes:
     return cbor2.dumps(value)
 
 
-def loads(data: bytes) -> Any:
-    """Decode exactly one value of the profile; raises MalformedRecord for any other bytes."""
+def _items(value: Any) -> int:
+    if type(value) is not list:
+        return 0
+    return len(value) + sum(map(_items, value))
+
+
+def loads(data: bytes, most_items: int = 1 << 30) -> Any:
+    """Decode exactly one value of the profile; raises MalformedRecord for any other bytes.
+
+    ``most_items`` bounds how many items all arrays together may hold.
+    """
     try:
-        value = cbor2.loads(
-            data, tag_hook=_refuse, object_hook=_refuse, semantic_decoders=_TAGS, max_depth=MAX_DEPTH
-        )
+        value = cbor2.loads(data, max_depth=MAX_DEPTH, **_HOOKS)
         canonical = _in_profile(value, 0) and cbor2.dumps(value) == data
     except (cbor2.CBORDecodeError, ValueError, RecursionError, OverflowError, MemoryError) as e:
         raise MalformedRecord(f"not CBOR: {e}") from None
     if not canonical:
         raise MalformedRecord("CBOR outside the deterministic profile")
+    if len(data) > most_items and _items(value) > most_items:  # every item takes a byte at least
+        raise MalformedRecord("CBOR holds too many items")
     return value

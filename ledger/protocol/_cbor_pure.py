@@ -82,7 +82,8 @@ def _read_head(data: bytes, at: int) -> "tuple[int, int, int]":
     return major, n, at + size
 
 
-def _read(data: bytes, at: int, depth: int) -> "tuple[Any, int]":
+def _read(data: bytes, at: int, depth: int, left: "list[int]") -> "tuple[Any, int]":
+    # left[0] counts the items that arrays may still hold
     if at >= len(data):
         raise MalformedRecord("CBOR ends early")
     first = data[at]
@@ -98,9 +99,12 @@ def _read(data: bytes, at: int, depth: int) -> "tuple[Any, int]":
     if major == _ARRAY:
         if depth == MAX_DEPTH:
             raise MalformedRecord("CBOR nested too deep")
+        left[0] -= n
+        if left[0] < 0:
+            raise MalformedRecord("CBOR holds too many items")
         items = []
         for _ in range(n):
-            item, at = _read(data, at, depth + 1)
+            item, at = _read(data, at, depth + 1, left)
             items.append(item)
         return items, at
     raw = bytes(data[at : at + n])
@@ -127,9 +131,12 @@ def _text(raw: bytes) -> str:
     return text
 
 
-def loads(data: bytes) -> "Any":
-    """Decode exactly one value of the profile; raises MalformedRecord for any other bytes."""
-    value, end = _read(data, 0, 0)
+def loads(data: bytes, most_items: int = 1 << 30) -> "Any":
+    """Decode exactly one value of the profile; raises MalformedRecord for any other bytes.
+
+    ``most_items`` bounds how many items all arrays together may hold.
+    """
+    value, end = _read(data, 0, 0, [most_items])
     if end != len(data):
         raise MalformedRecord("bytes after the end of the CBOR value")
     return value

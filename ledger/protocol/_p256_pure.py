@@ -14,10 +14,11 @@ sequence of point operations of ``sign`` and ``public_key`` does not depend on t
 What is NOT promised: constant time. The interpreter's integers take time by their values and
 allocate, a table row is read at an address that depends on the nonce, and secrets stay in freed
 heap memory. Against timing seen from outside, the projective coordinates and both inversions of
-``sign`` are blinded by a value derived from the nonce generator, so their time says nothing about
-the nonce itself. Power and electromagnetic emission, and induced faults (RFC 6979 gives the same
-nonce again; the result is only checked to be on the curve) are not covered: use a secure element
-where somebody with an oscilloscope is part of the threat. ``verify`` handles public values only.
+``sign`` are blinded by a value derived from the nonce generator, so that their time does not follow
+the nonce; how much still leaks was not measured. Power and electromagnetic emission, and induced
+faults (RFC 6979 gives the same nonce again; the result is only checked to be on the curve) are not
+covered: use a secure element where somebody with an oscilloscope is part of the threat. ``verify``
+handles public values only.
 """
 
 from hashlib import sha256
@@ -49,7 +50,7 @@ _ROOT_EXPONENT = (P + 1) >> 2
 _KEY_BLOCKS = 2
 _MIN_TEETH = 3
 _MAX_TEETH = 8  # a column's digit fits a byte
-_BATCH = 8  # points per step of building; on a Pico one is some 25 ms
+_BATCH = 8  # points per step of building; they share one inversion
 _TAG_BYTES = 32
 _TABLE_CONTEXT = b"gridwitness p256 table 1"
 

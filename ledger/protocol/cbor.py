@@ -4,6 +4,9 @@ Values are int (-2**64 .. 2**64-1), bytes, str, bool, None and lists of these, n
 ``MAX_DEPTH`` deep; definite lengths, shortest forms (RFC 8949 section 4.2.1 without maps, floats
 and tags). ``loads`` refuses everything else, trailing bytes included, so a value has one encoding.
 
+Two bytes of hostile CBOR can cost a board a hundred bytes of heap, so decoders of messages name the
+most items that their arrays may hold together (``loads(data, most_items)``, SPEC 2.6).
+
 CPython uses cbor2 (C), MicroPython the codec in ``_cbor_pure``; both give the same bytes and
 refuse the same bytes.
 """

@@ -53,14 +53,15 @@ def digest_of(kid: bytes, payload: bytes) -> bytes:
 
 
 def payload_digest(payload: bytes) -> bytes:
-    """Give SHA-256 over a payload alone: what ``prev``, ``parent`` and approvals name (SPEC 3.7)."""
+    """Give SHA-256 over a payload alone: what ``prev`` and ``parent`` name (SPEC 3.7)."""
     return sha256(payload).digest()
 
 
 class Envelope:
-    """One COSE_Sign1 as it came: ``raw``, ``kid`` (16), ``payload``, ``signature`` (64), ``digest``.
+    """One COSE_Sign1 as it came: ``raw``, ``kid`` (16), ``payload``, ``signature`` (64).
 
-    Parsing checks the layout only; ``verify`` checks the signature.
+    ``digest`` is the record's own (SPEC 3.6). Parsing checks the layout only; ``verify`` checks the
+    signature.
     """
 
     def __init__(self, raw: bytes, kid: bytes, payload: bytes, signature: bytes) -> None:

@@ -10,7 +10,7 @@ class ProtocolError(ValueError):
 
 
 class MalformedRecord(ProtocolError):
-    """The bytes are not a record of version 1: wrong CBOR, wrong shape, a field out of its range."""
+    """The bytes are not of version 1: wrong CBOR, wrong shape, a field out of its range."""
 
 
 class BadSignature(ProtocolError):

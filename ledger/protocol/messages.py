@@ -5,7 +5,7 @@ or by the operators' signatures, so whoever relays them need not be trusted.
 """
 
 from ledger.protocol import cbor, merkle, records
-from ledger.protocol.cose import MAX_RECORD_BYTES, Envelope
+from ledger.protocol.cose import Envelope
 from ledger.protocol.errors import BadProof, MalformedRecord
 
 try:
@@ -17,11 +17,19 @@ _VERSION = 1
 _MAX_PATH = 40
 MAX_ENTRIES = 16
 MAX_CHANGES = 64
+_MAX_RECEIPT_ITEMS = 1024  # 16 entries with paths of 40 are 750
+_MAX_MEMBERS_ITEMS = 2 + MAX_CHANGES
 
 
 def _path(value: "Any") -> "list[bytes]":
     path = records.array(value, 0, _MAX_PATH, "path")
     return [records.octets(node, records.DIGEST_BYTES, "path node") for node in path]
+
+
+def _envelope(value: "Any") -> Envelope:
+    if not isinstance(value, bytes):
+        raise MalformedRecord("an envelope is a byte string")
+    return Envelope.parse(value)
 
 
 class Receipt:
@@ -51,10 +59,8 @@ class Receipt:
     @staticmethod
     def decode(data: bytes) -> "Receipt":
         """Take a message apart; raises MalformedRecord. Nothing is proved yet."""
-        fields = records.array(cbor.loads(data), 4, 4, "receipt")
+        fields = records.array(cbor.loads(data, _MAX_RECEIPT_ITEMS), 4, 4, "receipt")
         records.integer(fields[0], _VERSION, _VERSION, "version")
-        if not isinstance(fields[1], bytes):
-            raise MalformedRecord("head is not an envelope")
         bridge = None
         if fields[2] is not None:
             pair = records.array(fields[2], 2, 2, "bridge")
@@ -66,7 +72,7 @@ class Receipt:
             records.octets(digest, records.DIGEST_BYTES, "digest")
             records.integer(index, 0, 0xFFFFFFFF, "index")
             entries.append((digest, index, _path(path)))
-        return Receipt(Envelope.parse(fields[1], MAX_RECORD_BYTES), entries, bridge)
+        return Receipt(_envelope(fields[1]), entries, bridge)
 
     def proved(self, head: "records.Head") -> "list[bytes]":
         """Give the digests that the receipt proves to be in the block of ``head``.
@@ -110,6 +116,6 @@ def encode_members(changes: "list[bytes]") -> bytes:
 
 def decode_members(data: bytes) -> "list[Envelope]":
     """Take a members message apart; raises MalformedRecord. No signature is checked here."""
-    fields = records.array(cbor.loads(data), 2, 2, "members")
+    fields = records.array(cbor.loads(data, _MAX_MEMBERS_ITEMS), 2, 2, "members")
     records.integer(fields[0], _VERSION, _VERSION, "version")
-    return [Envelope.parse(raw) for raw in records.array(fields[1], 0, MAX_CHANGES, "changes")]
+    return [_envelope(raw) for raw in records.array(fields[1], 0, MAX_CHANGES, "changes")]

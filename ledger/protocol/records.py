@@ -32,6 +32,7 @@ MAX_VALUES = 16
 MAX_VERDICTS = 24
 MAX_LATE_VERDICTS = 10
 MAX_ROUND = 0xFFFFFFFF
+_MAX_ITEMS = 128
 
 # flags of a reading
 CLOCK_UNSYNCHRONISED = 1
@@ -181,7 +182,7 @@ class Reading:
 
 
 class Ballot:
-    """Type 2: one member's verdicts of one round: [(digest, verdict), ...] and the head it names."""
+    """Type 2: a member's verdicts of one round, [(digest, verdict), ...], and the head it names."""
 
     TYPE = BALLOT
 
@@ -382,7 +383,7 @@ _CLASSES = {
 
 def split(payload: bytes) -> "tuple[int, bytes, list[Any]]":
     """Give (type, chain, further fields) of any record of version 1; raises MalformedRecord."""
-    fields = cbor.loads(payload)
+    fields = cbor.loads(payload, _MAX_ITEMS)
     if not isinstance(fields, list) or len(fields) < 3:
         raise MalformedRecord("a payload is an array that starts with type, version, chain")
     kind = integer(fields[0], 1, 0xFFFF, "type")

@@ -14,6 +14,7 @@ except ImportError:
 
 _VERSION = 1
 _PUBLIC_KEY_BYTES = 33
+_MAX_ITEMS = 512  # the most that its fields allow is 318
 
 
 def _keys(value: "Any", most: int, name: str) -> "list[bytes]":
@@ -28,7 +29,7 @@ class Settings:
     ``genesis`` (32-byte digest) names the region; its first 8 bytes are ``chain``. ``round_s`` is a
     round's length in seconds, ``k`` the committee size, ``open_rounds`` how long a reading may wait
     for votes. Keys are compressed SEC1 points; ``neighbours`` are those of the cluster without the
-    meter itself. ``ca`` is a PEM certificate, or None for a link without TLS.
+    meter itself. ``ca`` is a DER certificate, or None for a link without TLS.
     """
 
     FIELDS = 14
@@ -76,7 +77,8 @@ class Settings:
     @staticmethod
     def decode(data: bytes) -> "Settings":
         """Take stored settings apart; raises MalformedRecord."""
-        f = records.array(cbor.loads(data), Settings.FIELDS + 1, Settings.FIELDS + 1, "settings")
+        f = cbor.loads(data, _MAX_ITEMS)
+        records.array(f, Settings.FIELDS + 1, Settings.FIELDS + 1, "settings")
         records.integer(f[0], _VERSION, _VERSION, "version")
         cluster = records.text(f[8], 32, "cluster")
         if not records.is_cluster_name(cluster):

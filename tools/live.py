@@ -1,0 +1,157 @@
+"""The terminal's picture of a session: a live table where there is a terminal, lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hil.session import Progress
+from ledger.protocol import records, tally
+from ledger.region import RegionDirectory
+from ledger.regional.view import LedgerView, SettledReading
+from ledger.store import StoreError
+
+_MARKS = {
+    tally.OPEN: ("?", "yellow"),
+    tally.ACCEPTED: ("●", "green"),
+    tally.REJECTED: ("✗", "bold red"),
+    tally.UNCONFIRMED: ("○", "yellow"),
+    tally.EQUIVOCATED: ("!", "bold magenta"),
+}
+_EVENTS_SHOWN = 6
+_BAR = 30
+
+
+class SessionView:
+    """Draws a session's progress: rounds, votes, verdicts, blocks, the wide-area chain.
+
+    ``names`` maps addresses to the recording's meter names once they are known.
+    """
+
+    def __init__(self, directory: RegionDirectory, total: int, console: Console) -> None:
+        self.names: dict[bytes, str] = {}
+        self.notes: dict[int, list[str]] = {}
+        self._directory = directory
+        self._total = total
+        self._console = console
+        self._ledger: LedgerView | None = None
+        self._shown_height = 0
+        self._stage = ""
+        self._started = time.monotonic()
+        self._outcomes: dict[str, SettledReading] = {}
+        self._events: list[Text] = []
+        self._votes = ""
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> "SessionView":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def update(self, progress: Progress) -> None:
+        """Take the newest blocks in and draw."""
+        self._read_blocks(progress)
+        for note in self.notes.pop(progress.index - 1, []):
+            self._say(Text(note, "bold cyan"))
+        if self._live is not None:
+            self._live.update(self._picture(progress), refresh=True)
+        elif progress.stage != self._stage:
+            self._console.print(f"{self._elapsed()}  {progress.stage}")
+        self._stage = progress.stage
+
+    def _elapsed(self) -> str:
+        return f"{time.monotonic() - self._started:6.1f} s"
+
+    def _say(self, text: Text) -> None:
+        self._events.append(text)
+        if self._live is None:
+            self._console.print(f"{self._elapsed()}    ", text)
+
+    def _read_blocks(self, progress: Progress) -> None:
+        if progress.status.height <= self._shown_height:
+            return
+        if self._ledger is None:
+            try:
+                round_s = self._directory.load_genesis().parameters.round_s
+                self._ledger = LedgerView(self._directory.regional, round_s)
+            except StoreError:
+                return
+        for height in range(self._shown_height + 1, self._ledger.blocks.height() + 1):
+            self._read_block(self._ledger, height, progress)
+            self._shown_height = height
+
+    def _read_block(self, ledger: LedgerView, height: int, progress: Progress) -> None:
+        readings = list(ledger.block_readings(height))
+        for settled in readings:
+            name = self.names.get(settled.address, settled.address.hex()[:8])
+            self._outcomes[name] = settled
+            if settled.outcome == tally.REJECTED:
+                why = self._reasons(ledger, settled)
+                self._say(Text(f"block {height}: reading of {name} rejected ({why})", "red"))
+        count = ledger.count_ballots(height)
+        accepts = count.verdicts[records.ACCEPT]
+        rejects = sum(n for v, n in count.verdicts.items() if records.is_reject(v))
+        self._votes = f"{count.ballots} ballots: {accepts} accept, {rejects} reject"
+        if self._live is None:
+            accepted = sum(r.outcome == tally.ACCEPTED for r in readings)
+            self._console.print(
+                f"{self._elapsed()}  block {height:3}  {len(readings)} readings, "
+                f"{accepted} accepted, {self._votes}, "
+                f"witnessed {progress.status.witnessed}, wide area {progress.status.wide_height}"
+            )
+
+    def _reasons(self, ledger: LedgerView, settled: SettledReading) -> str:
+        verdicts = [v.verdict for v in ledger.votes_on(settled) if records.is_reject(v.verdict)]
+        newest = max(set(verdicts), key=verdicts.count)
+        reason = records.VERDICT_NAMES.get(newest, str(newest)).removeprefix("reject: ")
+        return f"{reason}, {settled.rejects} of {settled.drawn} votes"
+
+    def _picture(self, progress: Progress) -> Group:
+        return Group(
+            self._headline(progress), self._meters(progress), *self._events[-_EVENTS_SHOWN:]
+        )
+
+    def _headline(self, progress: Progress) -> Table:
+        status = progress.status
+        grid = Table.grid(padding=(0, 3))
+        done = round(_BAR * progress.index / max(1, self._total))
+        bar = "█" * done + "░" * (_BAR - done)
+        clock = time.strftime("%Y-%m-%d %H:%M", time.gmtime(progress.time_s))
+        grid.add_row(
+            Text(f"{bar} round {progress.index}/{self._total}", "bold"),
+            f"recording's time {clock}" if progress.time_s else progress.stage,
+            f"{self._elapsed().strip()}",
+        )
+        grid.add_row(
+            f"regional chain: block {status.height}, witnessed to {status.witnessed}",
+            f"wide-area chain: block {status.wide_height}",
+            self._votes,
+        )
+        return grid
+
+    def _meters(self, progress: Progress) -> Table:
+        table = Table(box=None, padding=(0, 1), show_header=False)
+        clusters: dict[str, list[str]] = {}
+        for name, meter in progress.meters.items():
+            clusters.setdefault(meter.cluster, []).append(name)
+        for cluster, names in clusters.items():
+            row = Text()
+            for name in names:
+                settled = self._outcomes.get(name)
+                mark, style = _MARKS[settled.outcome] if settled else ("·", "dim")
+                online = progress.meters[name].online
+                row.append(f"{name} ", "" if online else "dim")
+                row.append(f"{mark}  ", style)
+            table.add_row(Text(cluster, "bold"), row)
+        return table
