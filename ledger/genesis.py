@@ -47,7 +47,9 @@ class Parameters:
 
 
 def _decode_keys(item: Any, low: int, high: int, name: str) -> tuple[bytes, ...]:
-    keys = tuple(records.octets(key, _KEY_BYTES, name) for key in records.array(item, low, high, name))
+    keys = tuple(
+        records.octets(key, _KEY_BYTES, name) for key in records.array(item, low, high, name)
+    )
     for key in keys:
         p256.PublicKey(key)
     if len(set(keys)) != len(keys):
@@ -105,7 +107,7 @@ class RegionGenesis:
         operators = _decode_keys(fields[5], 1, 32, "operators")
         return cls(
             records.text(fields[2], 64, "name"),
-            records.integer(fields[3], 0, (1 << 40) - 1, "time"),
+            records.integer(fields[3], 0, records.MAX_TIME, "time"),
             Parameters.decode(fields[4]),
             operators,
             records.integer(fields[6], 1, len(operators), "threshold"),
@@ -150,7 +152,7 @@ class WideGenesis:
             regions.append((chain, _decode_keys(gateways, 1, 16, "gateways")))
         return cls(
             records.text(fields[2], 64, "name"),
-            records.integer(fields[3], 0, (1 << 40) - 1, "time"),
+            records.integer(fields[3], 0, records.MAX_TIME, "time"),
             tuple(regions),
         )
 

@@ -2,15 +2,15 @@
 
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hil.session import Progress
+from hil.session import Progress, Session
 from ledger.protocol import records, tally
-from ledger.region import RegionDirectory
 from ledger.regional.view import LedgerView, SettledReading
 from ledger.store import StoreError
 
@@ -26,17 +26,14 @@ _BAR = 30
 
 
 class SessionView:
-    """Draws a session's progress: rounds, votes, verdicts, blocks, the wide-area chain.
+    """Draws a session's progress: rounds, votes, verdicts, blocks, the wide-area chain."""
 
-    ``names`` maps addresses to the recording's meter names once they are known.
-    """
-
-    def __init__(self, directory: RegionDirectory, total: int, console: Console) -> None:
-        self.names: dict[bytes, str] = {}
-        self.notes: dict[int, list[str]] = {}
-        self._directory = directory
-        self._total = total
+    def __init__(self, session: Session, console: Console) -> None:
+        self._session = session
+        self._directory = session.directory
+        self._total = session.plan.rounds
         self._console = console
+        self._announced: set[str] = set()
         self._ledger: LedgerView | None = None
         self._shown_height = 0
         self._stage = ""
@@ -46,7 +43,7 @@ class SessionView:
         self._votes = ""
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
-    def __enter__(self) -> "SessionView":
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
@@ -62,8 +59,10 @@ class SessionView:
     def update(self, progress: Progress) -> None:
         """Take the newest blocks in and draw."""
         self._read_blocks(progress)
-        for note in self.notes.pop(progress.index - 1, []):
-            self._say(Text(note, "bold cyan"))
+        for fault in self._session.plan.faults:
+            if fault.attempts and fault.sentence not in self._announced:
+                self._announced.add(fault.sentence)
+                self._say(Text(f"attack: {fault.sentence}", "bold cyan"))
         if self._live is not None:
             self._live.update(self._picture(progress), refresh=True)
         elif progress.stage != self._stage:
@@ -94,7 +93,7 @@ class SessionView:
     def _read_block(self, ledger: LedgerView, height: int, progress: Progress) -> None:
         readings = list(ledger.block_readings(height))
         for settled in readings:
-            name = self.names.get(settled.address, settled.address.hex()[:8])
+            name = self._session.names.get(settled.address, settled.address.hex()[:8])
             self._outcomes[name] = settled
             if settled.outcome == tally.REJECTED:
                 why = self._reasons(ledger, settled)

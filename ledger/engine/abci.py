@@ -22,6 +22,20 @@ class TxResult:
     log: str = ""
 
 
+class Refused(Exception):
+    """A rule refuses a transaction; the application turns it into a result."""
+
+    def __init__(self, code: int, log: str) -> None:
+        super().__init__(log)
+        self.code = code
+        self.log = log
+
+    @property
+    def result(self) -> TxResult:
+        """What the engine is told."""
+        return TxResult(self.code, self.log)
+
+
 @dataclass(frozen=True)
 class FinalizeResult:
     """The results in the order of the transactions, and the application hash after them."""

@@ -32,6 +32,7 @@ MAX_VALUES = 16
 MAX_VERDICTS = 24
 MAX_LATE_VERDICTS = 10
 MAX_ROUND = 0xFFFFFFFF
+MAX_TIME = (1 << 40) - 1
 _MAX_ITEMS = 128
 
 # flags of a reading
@@ -172,7 +173,7 @@ class Reading:
             chain,
             integer(fields[0], 1, 0xFFFFFFFF, "boot"),
             integer(fields[1], 1, 0xFFFFFFFF, "seq"),
-            integer(fields[2], 0, (1 << 40) - 1, "time"),
+            integer(fields[2], 0, MAX_TIME, "time"),
             integer(fields[3], 1, 86_400, "interval"),
             integer(fields[4], 0, _ALL_FLAGS, "flags"),
             integer(fields[5], 0, 0xFFFFFFFF, "lost"),
@@ -266,7 +267,7 @@ class Head:
             chain,
             integer(fields[0], 1, MAX_ROUND, "height"),
             integer(fields[1], 0, MAX_ROUND, "round"),
-            integer(fields[2], 0, (1 << 40) - 1, "time"),
+            integer(fields[2], 0, MAX_TIME, "time"),
             octets(fields[3], DIGEST_BYTES, "prev"),
             octets(fields[4], DIGEST_BYTES, "records root"),
             integer(fields[5], 0, 0xFFFFFFFF, "record count"),
@@ -371,7 +372,8 @@ def is_cluster_name(name: str) -> bool:
     return True
 
 
-_CLASSES = {
+# "Any" for the checkers: MicroPython has no type to say "class with a parse"
+_CLASSES: "dict[int, Any]" = {
     READING: Reading,
     BALLOT: Ballot,
     HEAD: Head,

@@ -2,13 +2,15 @@
 
 Energy is the difference of the registers of consecutive accepted readings of a meter, so a gap is
 bridged by the next accepted reading and nothing is counted twice. Outcomes of readings of an
-earlier window are adjustments that name their window.
+earlier window are adjustments that name their window. A summary has room for the oldest
+``MAX_ADJUSTMENTS`` of them; the rest goes over to the next window's.
 """
 
 from dataclasses import dataclass, field
 
 from ledger.protocol import cbor, quantities, records, tally
 from ledger.regional.state import Member
+from ledger.wide.summary import MAX_ADJUSTMENTS, MAX_ENERGY
 
 Extremes = tuple[int, int] | None
 
@@ -21,12 +23,19 @@ def _widen(extremes: Extremes, value: int | None) -> Extremes:
     return min(extremes[0], value), max(extremes[1], value)
 
 
+def _plausible(reading: records.Reading, code: int) -> int | None:
+    """Give a quantity, or None where it is absent or, votes or no votes, cannot be."""
+    value = reading.value(code)
+    return value if value is not None and quantities.in_range(code, value) else None
+
+
 @dataclass(slots=True)
 class Aggregate:
     """One window so far: rounds [window * W, (window + 1) * W), heights from ``from_height`` on.
 
     Energies in mWh, power in mW, voltage in mV, frequency in mHz. ``adjustments`` maps an earlier
-    window to [accepted, rejected, unconfirmed].
+    window to [accepted, rejected, unconfirmed]. ``witnessed`` is the witnessed height at the
+    window's end.
     """
 
     window: int
@@ -41,6 +50,7 @@ class Aggregate:
     unconfirmed: int = 0
     members: int = 0
     alarms: int = 0
+    witnessed: int = 0
     adjustments: dict[int, list[int]] = field(default_factory=dict)
 
     def settle(self, outcome: int, window: int, reading: records.Reading, member: Member) -> None:
@@ -61,25 +71,26 @@ class Aggregate:
             self._accept(reading, member)
 
     def _accept(self, reading: records.Reading, member: Member) -> None:
-        self.power = _widen(self.power, reading.value(quantities.ACTIVE_POWER))
-        self.voltage = _widen(self.voltage, reading.value(quantities.VOLTAGE))
-        self.frequency = _widen(self.frequency, reading.value(quantities.FREQUENCY))
-        energy_in = reading.value(quantities.ENERGY_IMPORT)
+        self.power = _widen(self.power, _plausible(reading, quantities.ACTIVE_POWER))
+        self.voltage = _widen(self.voltage, _plausible(reading, quantities.VOLTAGE))
+        self.frequency = _widen(self.frequency, _plausible(reading, quantities.FREQUENCY))
+        energy_in = _plausible(reading, quantities.ENERGY_IMPORT)
         if energy_in is None:
             return
-        energy_out = reading.value(quantities.ENERGY_EXPORT) or 0
+        energy_out = _plausible(reading, quantities.ENERGY_EXPORT) or 0
         before = member.register
         if before is not None and reading.time <= before[0]:
             return  # a late one: the difference of its neighbours in time has counted it
         if before is not None and not reading.flags & records.REGISTER_RESET:
-            self.energy_in += max(0, energy_in - before[1])
-            self.energy_out += max(0, energy_out - before[2])
+            self.energy_in = min(MAX_ENERGY, self.energy_in + max(0, energy_in - before[1]))
+            self.energy_out = min(MAX_ENERGY, self.energy_out + max(0, energy_out - before[2]))
         member.register = (reading.time, energy_in, energy_out)
 
     def encode(self) -> bytes:
         """Give the bytes that the store keeps."""
         extremes = [None if e is None else list(e) for e in self.extremes]
         counts = [self.accepted, self.rejected, self.unconfirmed, self.members, self.alarms]
+        counts.append(self.witnessed)
         late = [[window, *self.adjustments[window]] for window in sorted(self.adjustments)]
         energy = [self.window, self.from_height, self.energy_in, self.energy_out]
         return cbor.dumps([*energy, extremes, counts, late])
@@ -91,6 +102,11 @@ class Aggregate:
         power, voltage, frequency = (None if e is None else (e[0], e[1]) for e in f[4])
         late = {row[0]: list(row[1:]) for row in f[6]}
         return cls(f[0], f[1], f[2], f[3], power, voltage, frequency, *f[5], adjustments=late)
+
+    def left_over(self) -> dict[int, list[int]]:
+        """Give the adjustments that this window's summary has no room for."""
+        late = sorted(self.adjustments)[MAX_ADJUSTMENTS:]
+        return {window: list(self.adjustments[window]) for window in late}
 
     @property
     def extremes(self) -> tuple[Extremes, Extremes, Extremes]:

@@ -4,10 +4,10 @@ Transactions are envelopes of readings, ballots and registry changes, which wait
 which end a round and make a block. Heights of heads count closes, not the engine's blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from ledger.engine.abci import FinalizeResult, Info, TxResult
+from ledger.engine.abci import FinalizeResult, Info, Refused, TxResult
 from ledger.genesis import RegionGenesis
 from ledger.keys import Signer
 from ledger.merkle import Log
@@ -17,8 +17,7 @@ from ledger.regional import codes
 from ledger.regional.aggregate import Aggregate
 from ledger.regional.blocks import TABLES, Block, Blocks
 from ledger.regional.close import Closing, make_block, sort_key
-from ledger.regional.codes import Refused
-from ledger.regional.deliver import Delivery, Pending
+from ledger.regional.deliver import Delivery, Entry, Pending
 from ledger.regional.state import State
 from ledger.store import Database, StoreError
 from ledger.verify import Verifier
@@ -39,8 +38,7 @@ class RegionalApplication:
         self._database = database
         self._made: list[Block] = []
         self._bind_genesis()
-        rows = self.blocks.state_rows()
-        self.state = State.load(rows) if rows else State.at_genesis(genesis)
+        self.state = State.load(self.blocks.state_rows())
         self.delivery = Delivery(genesis, self.state, self.blocks, verifier)
         self._reload()
 
@@ -49,6 +47,7 @@ class RegionalApplication:
         if stored is None:
             self._database.begin()
             self.blocks.set_meta("genesis", self.genesis.encode())
+            self.blocks.put_state(State.genesis_rows(self.genesis))
             self._database.commit()
         elif stored != self.genesis.encode():
             raise StoreError(f"{self._database.path} holds the chain of another genesis")
@@ -91,7 +90,7 @@ class RegionalApplication:
             else:
                 self.delivery.check(envelope, record, self._pending)
         except Refused as refused:
-            return TxResult(refused.code, refused.log)
+            return refused.result
         return TxResult(codes.OK)
 
     def prepare_proposal(self, txs: list[bytes], max_tx_bytes: int) -> list[bytes]:
@@ -104,7 +103,7 @@ class RegionalApplication:
         results = self._try(chosen)
         return [tx for tx, result in zip(chosen, results, strict=True) if result.code == codes.OK]
 
-    def process_proposal(self, height: int, txs: list[bytes]) -> bool:
+    def process_proposal(self, height: int, txs: list[bytes]) -> bool:  # noqa: ARG002
         """See abci.Application: a block that holds anything that the rules refuse is wrong."""
         return all(result.code == codes.OK for result in self._try(txs))
 
@@ -125,6 +124,10 @@ class RegionalApplication:
         """See abci.Application."""
         self._database.commit()
         self.state.settle()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
 
     # working
 
@@ -174,7 +177,7 @@ class RegionalApplication:
             else:
                 self.delivery.deliver(envelope, record, self._pending)
         except Refused as refused:
-            return TxResult(refused.code, refused.log)
+            return refused.result
         return TxResult(codes.OK)
 
     def _close(self, round_: int) -> None:
@@ -188,8 +191,23 @@ class RegionalApplication:
         self.blocks.put_state(self.state.flush())
         block = make_block(closing, due, self.last_digest, self.log.root())
         self._append(block)
-        self._pending = Pending(waiting)
+        self._pending = self._still_admissible(waiting)
         self._end_window(round_)
+
+    def _still_admissible(self, waiting: Iterable[Entry]) -> Pending:
+        """Drop the waiting records that the state after a close refuses.
+
+        So every record of a block follows the rules in the state before that block, whenever it
+        was delivered, and a block can be checked without knowing that.
+        """
+        pending = Pending()
+        for envelope, record in waiting:
+            try:
+                self.delivery.admissible(envelope, record, pending)
+                pending.add((envelope, record))
+            except Refused:
+                continue
+        return pending
 
     def _round_of(self, record: "records.Reading | records.Ballot | records.RegistryChange") -> int:
         if isinstance(record, records.RegistryChange):
@@ -211,7 +229,9 @@ class RegionalApplication:
         if self._aggregate is not None and self._aggregate.window != window:
             self._put_window(height - 1)
         if self._aggregate is None:
-            self._aggregate = Aggregate(window, height)
+            before = self.blocks.last_window()
+            left = {} if before is None else Aggregate.decode(before).left_over()
+            self._aggregate = Aggregate(window, height, adjustments=left)
         return self._aggregate
 
     def _end_window(self, round_: int) -> None:
@@ -222,6 +242,7 @@ class RegionalApplication:
 
     def _put_window(self, to_height: int) -> None:
         assert self._aggregate is not None
+        self._aggregate.witnessed = self.state.registry.witnessed
         self.blocks.put_window(to_height, self._aggregate.encode())
         self._aggregate = None
 

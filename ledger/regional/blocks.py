@@ -66,7 +66,9 @@ class Block:
     """One closed round: its head, its records in order, and the results that it settles."""
 
     head: records.Head
-    records: tuple[tuple[Envelope, "records.Reading | records.Ballot | records.RegistryChange"], ...]
+    records: tuple[
+        tuple[Envelope, "records.Reading | records.Ballot | records.RegistryChange"], ...
+    ]
     results: tuple[Result, ...]
 
 
@@ -116,9 +118,7 @@ class Blocks:
 
     def put(self, level: int, index: int, digest: bytes) -> None:
         """Keep a node of the history log."""
-        self._sql.execute(
-            "INSERT OR REPLACE INTO history VALUES (?,?,?)", (level, index, digest)
-        )
+        self._sql.execute("INSERT OR REPLACE INTO history VALUES (?,?,?)", (level, index, digest))
 
     # heads
 
@@ -250,6 +250,13 @@ class Blocks:
             (height,),
         )
         return [(to_height, bytes(blob)) for to_height, blob in rows]
+
+    def last_window(self) -> bytes | None:
+        """Give the aggregate of the window that ended last, or None."""
+        row = self._sql.execute(
+            "SELECT aggregate FROM windows ORDER BY to_height DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else bytes(row[0])
 
     def pending(self) -> list[bytes]:
         """Give the records that wait for a close, in the order of delivery."""

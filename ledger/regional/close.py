@@ -4,7 +4,6 @@
 write to it. Everything here follows from the sequence of transactions alone.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ledger.genesis import RegionGenesis

@@ -1,6 +1,8 @@
 """Result codes of regional transactions (SPEC 11.3). 0 is in; all others are refusals."""
 
-OK = 0
+from ledger.engine import abci
+
+OK = abci.OK
 MALFORMED = 1
 WRONG_CHAIN = 2
 UNKNOWN_SIGNER = 3
@@ -31,12 +33,3 @@ NAMES = {
     UNEXPECTED_TYPE: "unexpected-type",
     IMPOSSIBLE: "impossible",
 }
-
-
-class Refused(Exception):
-    """A rule refuses a transaction; the application turns it into a result."""
-
-    def __init__(self, code: int, log: str) -> None:
-        super().__init__(log)
-        self.code = code
-        self.log = log

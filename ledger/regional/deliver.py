@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from ledger import genesis as genesis_module
+from ledger.engine.abci import Refused
 from ledger.genesis import RegionGenesis
 from ledger.protocol import p256, records, rounds
 from ledger.protocol.cose import Envelope, address_of, payload_digest
 from ledger.protocol.errors import BadSignature, InvalidKey, MalformedRecord
 from ledger.regional import codes
 from ledger.regional.blocks import Blocks, slot_of
-from ledger.regional.codes import Refused
 from ledger.regional.state import Member, State
 from ledger.verify import Verifier
 
@@ -97,25 +97,32 @@ class Delivery:
 
     def check(self, envelope: Envelope, record: Record, pending: Pending) -> None:
         """Check every rule of delivery; raises Refused and changes nothing."""
+        self._check_signature(envelope, self.admissible(envelope, record, pending))
+
+    def admissible(self, envelope: Envelope, record: Record, pending: Pending) -> bytes:
+        """Check every rule of delivery but the signature; gives the signer's key, raises Refused."""
         if isinstance(record, records.RegistryChange):
-            self._registry_change(envelope, record, pending)
-        else:
-            self._member_record(envelope, record, pending)
+            return self._registry_change(envelope, record, pending)
+        return self._member_record(envelope, record, pending)
 
     def deliver(self, envelope: Envelope, record: Record, pending: Pending) -> None:
         """Put a record among the waiting ones; raises Refused."""
         self.check(envelope, record, pending)
         pending.add((envelope, record))
 
-    def check_close(self, envelope: Envelope, record: records.Close, last_round: int | None) -> None:
+    def check_close(
+        self, envelope: Envelope, record: records.Close, last_round: int | None
+    ) -> None:
         """Check a gateway's order to close a round; raises Refused."""
-        self._check_signature(envelope, self._gateways.get(envelope.kid))
+        self._check_signature(envelope, _known(self._gateways.get(envelope.kid)))
         if last_round is not None and record.round <= last_round:
             raise Refused(codes.WRONG_ROUND, f"round {record.round} is closed already")
+        if rounds.end_of(record.round, self._genesis.parameters.round_s) > records.MAX_TIME:
+            raise Refused(codes.WRONG_ROUND, f"round {record.round} ends after what a head can say")
 
     def _member_record(
         self, envelope: Envelope, record: "records.Reading | records.Ballot", pending: Pending
-    ) -> None:
+    ) -> bytes:
         member = self._state.members.get(envelope.kid)
         if member is None:
             raise Refused(codes.UNKNOWN_SIGNER, "the signer is not a member of the region")
@@ -124,7 +131,7 @@ class Delivery:
         if isinstance(record, records.Ballot) and self.named_height(record) is None:
             raise Refused(codes.UNKNOWN_PARENT, "the ballot names a head that is not in this chain")
         self._check_slot(envelope, record, member, pending)
-        self._check_signature(envelope, member.public_key)
+        return member.public_key
 
     def round_of(self, record: "records.Reading | records.Ballot") -> int:
         """Give the round that a record belongs to."""
@@ -151,7 +158,9 @@ class Delivery:
             stored = [self._blocks.record(id_) for id_ in self._blocks.find_slot(*key)]
             digests += [Envelope.parse(raw).digest for raw in stored if raw is not None]
             if not digests:
-                raise Refused(codes.STALE, "the slot is older than what the chain still tells apart")
+                raise Refused(
+                    codes.STALE, "the slot is older than what the chain still tells apart"
+                )
         if envelope.digest in digests:
             raise Refused(codes.DUPLICATE, "the record is in the chain or waits for it")
         if len(digests) > 1:
@@ -159,7 +168,8 @@ class Delivery:
 
     def _registry_change(
         self, envelope: Envelope, change: records.RegistryChange, pending: Pending
-    ) -> None:
+    ) -> bytes:
+        key = _known(self._operators.get(envelope.kid))
         number = self._state.registry.changes + 1
         if change.number != number:
             raise Refused(codes.WRONG_NUMBER, f"the next registry change has number {number}")
@@ -167,8 +177,8 @@ class Delivery:
         signed = approval is not None and envelope.kid in approval.operators
         if signed or envelope.digest in pending.slots.get(slot_key(envelope, change), ()):
             raise Refused(codes.DUPLICATE, "this operator has approved this change")
-        self._check_signature(envelope, self._operators.get(envelope.kid))
         self._check_possible(change)
+        return key
 
     def _check_possible(self, change: records.RegistryChange) -> None:
         try:
@@ -181,10 +191,14 @@ class Delivery:
         if change.action == records.LEAVE and (member is None or member.active_until is not None):
             raise Refused(codes.IMPOSSIBLE, "this key is not a member's that could leave")
 
-    def _check_signature(self, envelope: Envelope, key: bytes | None) -> None:
-        if key is None:
-            raise Refused(codes.UNKNOWN_SIGNER, "the signer has no right to this kind of record")
+    def _check_signature(self, envelope: Envelope, key: bytes) -> None:
         try:
             self._verifier.check(envelope, key)
         except BadSignature as e:
             raise Refused(codes.BAD_SIGNATURE, str(e)) from None
+
+
+def _known(key: bytes | None) -> bytes:
+    if key is None:
+        raise Refused(codes.UNKNOWN_SIGNER, "the signer has no right to this kind of record")
+    return key

@@ -162,7 +162,7 @@ class Table(Generic[_Entry]):
 
     def __init__(self, prefix: bytes, decode: Callable[[bytes], _Entry]) -> None:
         self._prefix = prefix
-        self._decode = decode
+        self._decode: Callable[[bytes], _Entry] = decode
         self._entries: dict[bytes, _Entry] = {}
         self._before: dict[bytes, _Entry | None] = {}
 
@@ -256,15 +256,13 @@ class State:
         self._settled = self._trie.snapshot()
         self._settled_registry = self.registry
 
-    @classmethod
-    def at_genesis(cls, genesis: RegionGenesis) -> "State":
+    @staticmethod
+    def genesis_rows(genesis: RegionGenesis) -> list[tuple[bytes, bytes | None]]:
         """Give the state before the first round: the genesis' members, voting at once."""
-        state = cls()
+        state = State()
         for key, cluster in genesis.members:
             state.members.put(cose.address_of(key), Member(key, cluster, 0, 0))
-        state.flush()
-        state.settle()
-        return state
+        return state.flush()
 
     @classmethod
     def load(cls, rows: Iterable[tuple[bytes, bytes]]) -> "State":

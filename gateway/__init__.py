@@ -1,0 +1,1 @@
+"""The services on the Pi: ingest, rounds, receipts, forwarding, configuration."""

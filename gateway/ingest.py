@@ -1,0 +1,234 @@
+"""The link to the broker: messages in, acknowledged when told to; heads, members, receipts out.
+
+paho-mqtt runs in a thread of its own with a persistent session (fixed client id, clean session
+off) and manual acknowledgement. A message that is not acknowledged is delivered again after the
+next connection, so an acknowledgement always means: it is in the inbox, or it is worth nothing.
+The thread connects for ever, the first connection like any other.
+
+Left out: what the messages mean.
+"""
+
+import logging
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from gateway.config import ConfigError, Mqtt
+from gateway.counters import Counters
+from gateway.queue import Message
+from ledger.protocol.cose import MAX_RECORD_BYTES
+
+_log = logging.getLogger("gateway.ingest")
+
+_IN_FLIGHT = 1_000
+_MOST_OUTGOING = 50_000
+_MOST_INCOMING = 4_000
+_IDLE_S = 0.002
+_FIRST_RETRY_S, _LAST_RETRY_S = 1, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message with what its acknowledgement needs: connection number, MQTT packet id, QoS."""
+
+    message: Message
+    connection: int
+    mid: int
+    qos: int
+
+
+class Ingest:
+    """One broker connection.
+
+    ``filters`` are the topic filters to subscribe to at QoS 1. Raises ConfigError where the CA
+    file cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        client_id: str,
+        filters: Sequence[str],
+        counters: Counters,
+        *,
+        password: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        self._settings = settings
+        self._filters = list(filters)
+        self._counters = counters
+        self._incoming: queue.Queue[Delivery] = queue.Queue(_MOST_INCOMING)
+        self._stopping = threading.Event()
+        self.connections = 0
+        self.ready = threading.Event()
+        self._last: mqtt.MQTTMessageInfo | None = None
+        self._client = self._make_client(client_id, password, ca_file)
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def _make_client(
+        self, client_id: str, password: str | None, ca_file: Path | None
+    ) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id, clean_session=False, manual_ack=True
+        )
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.reconnect_delay_set(_FIRST_RETRY_S, _LAST_RETRY_S)
+        client.max_inflight_messages_set(_IN_FLIGHT)
+        client.max_queued_messages_set(_MOST_OUTGOING)
+        if self._settings.user:
+            client.username_pw_set(self._settings.user, password)
+        if ca_file is not None:
+            try:
+                client.tls_set(str(ca_file))
+            except (OSError, ssl.SSLError) as e:
+                raise ConfigError(f"{ca_file} is not a CA certificate: {e}") from e
+        return client
+
+    # the thread's life
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._client.connect_async(
+            self._settings.host, self._settings.port, self._settings.keepalive_s
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say goodbye and end the thread."""
+        self._stopping.set()
+        self._client.disconnect()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the thread works; one that has died does not come back."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._client.loop_forever(retry_first_connection=True)
+        except Exception:  # noqa: BLE001 - the thread's edge: the service sees ``alive`` and stops
+            _log.exception("event=mqtt-thread-died")
+
+    # callbacks, in paho's thread
+
+    def _on_connect(
+        self, client: mqtt.Client, _userdata: object, flags: Any, reason: Any, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._counters.add("mqtt.refused")
+            _log.error("event=mqtt-refused reason=%r", str(reason))
+            return
+        self.connections += 1
+        self._counters.add("mqtt.connected")
+        _log.info("event=mqtt-connected session=%s", "kept" if flags.session_present else "new")
+        client.subscribe([(name, 1) for name in self._filters])
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _userdata: object, _mid: int, reasons: Any, _properties: object
+    ) -> None:
+        refused = [
+            name for name, reason in zip(self._filters, reasons, strict=False) if reason.is_failure
+        ]
+        if refused:
+            self._counters.add("mqtt.subscription_refused", len(refused))
+            _log.error("event=mqtt-subscription-refused topics=%r", refused)
+            return
+        self.ready.set()
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _userdata: object, _flags: Any, reason: Any, _properties: object
+    ) -> None:
+        self.ready.clear()
+        if not self._stopping.is_set():
+            self._counters.add("mqtt.disconnected")
+            _log.warning("event=mqtt-disconnected reason=%r", str(reason))
+
+    def _on_message(
+        self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
+    ) -> None:
+        self._counters.add("mqtt.messages")
+        if len(message.payload) > MAX_RECORD_BYTES:
+            self._counters.add("rejected.oversized")
+            client.ack(message.mid, message.qos)
+            return
+        content = Message(message.topic, bytes(message.payload))
+        delivery = Delivery(content, self.connections, message.mid, message.qos)
+        try:
+            # While this waits, TCP holds the broker back; the wait ends before the keep-alive.
+            self._incoming.put(delivery, timeout=self._settings.keepalive_s)
+        except queue.Full:
+            self._counters.add("mqtt.overrun")
+            _log.error("event=mqtt-overrun action=reconnect")
+            connection = client.socket()
+            if isinstance(connection, socket.socket):
+                # unacknowledged messages come again on the next connection
+                connection.shutdown(socket.SHUT_RDWR)
+
+    # for the service's thread
+
+    def take(self, wait_s: float, most: int, group_s: float = 0.05) -> list[Delivery]:
+        """Give the next messages: waits ``wait_s`` for the first, then for a pause or ``group_s``.
+
+        A group shares one commit, so a short wait for more is time well spent; but brokers stop
+        delivering at as few as 20 unacknowledged messages, so a pause ends it.
+        """
+        taken: list[Delivery] = []
+        end = 0.0
+        timeout = wait_s
+        while len(taken) < most:
+            try:
+                taken.append(self._incoming.get(timeout=timeout))
+            except queue.Empty:
+                break
+            end = end or time.monotonic() + group_s
+            timeout = min(_IDLE_S, end - time.monotonic())
+            if timeout <= 0:
+                break
+        return taken
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell the broker that these need not come again."""
+        for delivery in deliveries:
+            # packet ids of an earlier connection mean nothing now; the broker sends those again
+            if delivery.qos and delivery.connection == self.connections:
+                self._client.ack(delivery.mid, delivery.qos)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Send a message at QoS 1; gives False where there is no link or too much waits already.
+
+        Nothing is kept for later: what matters is published again after the next connection.
+        """
+        if not self.ready.is_set():
+            self._counters.add("mqtt.unsent")
+            return False
+        info = self._client.publish(topic, payload, qos=1, retain=retain)
+        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+            self._counters.add("mqtt.unsent")
+            return False
+        self._last = info
+        self._counters.add("mqtt.sent")
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the broker has what was published; gives False where it took too long."""
+        if self._last is None:
+            return True
+        try:
+            self._last.wait_for_publish(timeout_s)
+        except (ValueError, RuntimeError):
+            return False
+        return self._last.is_published()

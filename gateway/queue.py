@@ -1,0 +1,181 @@
+"""The gateway's durable queues: an inbox before the block, an outbox after it.
+
+The inbox holds what the broker was told is safe: a message is acknowledged after the transaction
+that holds it, and deleted after the block that holds it. The outbox holds summaries until the
+wide-area chain has them. Both are tables of one SQLite database (WAL, ``synchronous=FULL``).
+
+Full inbox: nothing more is taken in and nothing acknowledged, so the broker keeps the messages and
+delivers them again; closing rounds makes room. A message is never dropped to make room.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ledger.store import Database, StoreError
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS inbox (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS outbox (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    region BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    tx BLOB NOT NULL,
+    UNIQUE (region, first, last)
+);
+CREATE TABLE IF NOT EXISTS sent_up (region BLOB PRIMARY KEY, last INTEGER NOT NULL);
+"""
+
+
+class QueueFull(Exception):
+    """The queue holds as many rows as it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came: MQTT topic and payload."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A transaction for the wide area; it covers heights ``first`` to ``last`` of a region."""
+
+    row: int
+    region: bytes
+    first: int
+    last: int
+    tx: bytes
+
+
+class Queue:
+    """Inbox and outbox. Raises StoreError where the file cannot be used or the disk fails."""
+
+    def __init__(self, path: Path | None, *, inbox_rows: int, outbox_rows: int) -> None:
+        self._database = Database(path, _TABLES)
+        self._connection = self._database.connection
+        self._inbox_rows = inbox_rows
+        self._outbox_rows = outbox_rows
+        self.waiting = self._count("inbox")
+        self.outgoing = self._count("outbox")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def room(self) -> int:
+        """Give how many more messages the inbox takes."""
+        return max(0, self._inbox_rows - self.waiting)
+
+    def append(self, messages: Sequence[Message]) -> list[int]:
+        """Put messages into the inbox; durable when this returns. Gives their rows.
+
+        All or none: raises QueueFull where they do not fit.
+        """
+        if len(messages) > self.room():
+            raise QueueFull(f"the inbox holds {self.waiting} messages")
+        rows = []
+        with _Transaction(self._database):
+            for message in messages:
+                values = (message.topic, message.payload)
+                cursor = self._connection.execute(
+                    "INSERT INTO inbox (topic, payload) VALUES (?, ?)", values
+                )
+                rows.append(cursor.lastrowid or 0)
+        self.waiting += len(rows)
+        return rows
+
+    def inbox(self) -> list[tuple[int, Message]]:
+        """Give every message that waits, with its row, oldest first."""
+        rows = self._read("SELECT row, topic, payload FROM inbox ORDER BY row")
+        return [(row, Message(topic, payload)) for row, topic, payload in rows]
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Delete messages from the inbox: their block is durable, or they were refused."""
+        values = [(row,) for row in rows]
+        if not values:
+            return
+        with _Transaction(self._database):
+            self._connection.executemany("DELETE FROM inbox WHERE row = ?", values)
+        self.waiting = self._count("inbox")
+
+    def put(self, region: bytes, first: int, last: int, tx: bytes) -> None:
+        """Put a summary into the outbox; the same region and heights again change nothing.
+
+        Raises QueueFull.
+        """
+        if self.outgoing >= self._outbox_rows:
+            raise QueueFull(f"the outbox holds {self.outgoing} summaries")
+        with _Transaction(self._database):
+            self._connection.execute(
+                "INSERT OR IGNORE INTO outbox (region, first, last, tx) VALUES (?, ?, ?, ?)",
+                (region, first, last, tx),
+            )
+            self._connection.execute(
+                "INSERT INTO sent_up VALUES (?, ?)"
+                " ON CONFLICT (region) DO UPDATE SET last = max(last, excluded.last)",
+                (region, last),
+            )
+        self.outgoing = self._count("outbox")
+
+    def newest(self, region: bytes) -> int:
+        """Give the last height of a region that was ever put into the outbox, or 0."""
+        query = "SELECT last FROM sent_up WHERE region = ?"
+        rows = self._read(query, (region,))
+        return int(rows[0][0]) if rows else 0
+
+    def oldest(self) -> Summary | None:
+        """Give the summary that must go next, or None."""
+        rows = self._read("SELECT row, region, first, last, tx FROM outbox ORDER BY row LIMIT 1")
+        return Summary(*rows[0]) if rows else None
+
+    def done(self, summary: Summary) -> None:
+        """Delete a summary that the wide-area chain has, or refused for good."""
+        with _Transaction(self._database):
+            self._connection.execute("DELETE FROM outbox WHERE row = ?", (summary.row,))
+        self.outgoing = self._count("outbox")
+
+    def _count(self, table: str) -> int:
+        return int(self._read(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - our own names
+
+    def _read(self, query: str, values: tuple[bytes, ...] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as e:
+            raise StoreError(f"{self._database.path} cannot be read: {e}") from e
+
+
+class _Transaction:
+    """Commit at the end, roll back and raise StoreError where the disk fails."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        try:
+            self._database.begin()
+        except sqlite3.Error as e:
+            raise StoreError(f"{self._database.path} cannot be written: {e}") from e
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: object
+    ) -> None:
+        if e is None:
+            try:
+                self._database.commit()
+            except sqlite3.Error as error:
+                self._database.rollback()
+                raise StoreError(f"{self._database.path} cannot be written: {error}") from error
+            return
+        self._database.rollback()
+        if isinstance(e, sqlite3.Error):
+            raise StoreError(f"{self._database.path} cannot be written: {e}") from e

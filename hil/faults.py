@@ -1,0 +1,167 @@
+"""Faults and attacks that a session plays: what is tried, and what a try counts.
+
+A fault may change a sample on its way into a meter (the firmware then signs a falsehood honestly)
+or act on the broker as an outsider. Whether it was stopped is read from the ledger afterwards, not
+from what the fault believes.
+"""
+
+from hashlib import sha256
+from typing import Protocol
+
+from hil.enrich import VOLTAGE, Sample
+from ledger.keys import Signer
+from ledger.protocol import quantities, records, topics
+from ledger.protocol.cose import Envelope, join
+
+
+class Scene(Protocol):
+    """What a fault can see and reach while a session runs."""
+
+    @property
+    def chain(self) -> bytes:
+        """Give the region's id."""
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish on the broker."""
+
+    def captured(self, meter: str) -> list[Envelope]:
+        """Give the readings that a meter published so far, oldest first."""
+
+    def topic(self, meter: str) -> str:
+        """Give the topic of a meter's readings."""
+
+
+class Fault:
+    """The interface of all faults; the defaults do nothing.
+
+    ``meter`` is whom it strikes. ``tried`` holds the digests of records that must not come into
+    the chain as accepted; ``rounds`` are those in which a meter was made to sign falsehoods.
+    """
+
+    name = ""
+    sentence = ""
+
+    def __init__(self, meter: str) -> None:
+        self.meter = meter
+        self.attempts = 0
+        self.tried: list[bytes] = []
+        self.rounds: set[int] = set()
+
+    def change(self, index: int, sample: Sample) -> Sample:  # noqa: ARG002 - for subclasses
+        """Give the sample that the meter gets in a round (counted from 0)."""
+        return sample
+
+    def act(self, index: int, scene: Scene) -> None:
+        """Do something on the broker in the middle of a round."""
+
+
+class ScaledVoltage(Fault):
+    """The meter's voltage input is scaled from a round on."""
+
+    name = "voltage scaled"
+
+    def __init__(self, meter: str, first: int, permille: int) -> None:
+        super().__init__(meter)
+        self.first, self.permille = first, permille
+        self.sentence = f"{meter} signs its voltage times {permille / 1000:g} from then on"
+
+    def change(self, index: int, sample: Sample) -> Sample:
+        """Scale the voltage."""
+        if index < self.first or VOLTAGE not in sample:
+            return sample
+        self.attempts += 1
+        self.rounds.add(index)
+        return {**sample, VOLTAGE: sample[VOLTAGE] * self.permille // 1000}
+
+
+class OldValues(Fault):
+    """The meter's input is what it measured some rounds ago: newly signed, old in content."""
+
+    name = "old values newly signed"
+
+    def __init__(self, meter: str, first: int, count: int, age: int) -> None:
+        super().__init__(meter)
+        self.first, self.count, self.age = first, count, age
+        self.sentence = f"{meter} signs for {count} rounds what it measured {age} rounds before"
+        self._history: dict[int, Sample] = {}
+
+    def change(self, index: int, sample: Sample) -> Sample:
+        """Give an old sample in the rounds of the attack."""
+        self._history[index] = sample
+        self._history.pop(index - self.age - 1, None)
+        old = self._history.get(index - self.age)
+        if old is None or not self.first <= index < self.first + self.count:
+            return sample
+        self.attempts += 1
+        self.rounds.add(index)
+        return old
+
+
+class SameBytes(Fault):
+    """An old reading of the meter is published again, byte for byte."""
+
+    name = "old reading, same bytes"
+
+    def __init__(self, meter: str, rounds: tuple[int, ...]) -> None:
+        super().__init__(meter)
+        self._when = rounds
+        self.sentence = f"an outsider publishes an old reading of {meter} again"
+
+    def act(self, index: int, scene: Scene) -> None:
+        """Publish the oldest reading that was captured."""
+        captured = scene.captured(self.meter)
+        if index in self._when and captured:
+            self.attempts += 1
+            self.tried.append(captured[0].digest)
+            scene.publish(scene.topic(self.meter), captured[0].raw)
+
+
+class ForgedSignature(Fault):
+    """A reading in the meter's name with more energy and the signature of another reading."""
+
+    name = "forged signature"
+
+    def __init__(self, meter: str, rounds: tuple[int, ...]) -> None:
+        super().__init__(meter)
+        self._when = rounds
+        self.sentence = f"a stranger changes a reading of {meter} and keeps its signature"
+
+    def act(self, index: int, scene: Scene) -> None:
+        """Take the newest reading, move it to a new slot with other values, publish it."""
+        captured = scene.captured(self.meter)
+        if index not in self._when or not captured:
+            return
+        newest = captured[-1]
+        reading = records.decode(newest.payload)
+        assert isinstance(reading, records.Reading)
+        reading.seq += 1000 + index
+        reading.values = [
+            (c, v + 5_000_000 if c == quantities.ENERGY_IMPORT else v) for c, v in reading.values
+        ]
+        forged = join(newest.kid, reading.payload(), newest.signature)
+        self.attempts += 1
+        self.tried.append(forged.digest)
+        scene.publish(scene.topic(self.meter), forged.raw)
+
+
+class Stranger(Fault):
+    """A key that is no member's signs a plausible reading and publishes it."""
+
+    name = "unregistered key"
+
+    def __init__(self, like: str, cluster: str, rounds: tuple[int, ...], seed: int) -> None:
+        super().__init__(like)
+        self._when, self._cluster = rounds, cluster
+        self._signer = Signer(sha256(b"stranger" + seed.to_bytes(8, "big")).digest())
+        self.sentence = "a key that nobody registered signs a plausible reading"
+
+    def act(self, index: int, scene: Scene) -> None:
+        """Sign a copy of the model meter's newest reading."""
+        captured = scene.captured(self.meter)
+        if index not in self._when or not captured:
+            return
+        envelope = self._signer.seal(captured[-1].payload)
+        self.attempts += 1
+        self.tried.append(envelope.digest)
+        topic = topics.meter(scene.chain, self._cluster, self._signer.address, topics.READING)
+        scene.publish(topic, envelope.raw)

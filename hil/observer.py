@@ -1,0 +1,88 @@
+"""What anybody on the broker can see of a region: a paho client that listens to everything.
+
+The rig uses it to know when a round is closed and to catch envelopes that attacks send again. It
+runs in paho's thread; heads are handed to the event loop.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from ledger.protocol import records, topics
+from ledger.protocol.cose import Envelope
+from ledger.protocol.errors import ProtocolError
+
+_CONNECT_LIMIT_S = 10
+
+
+class Observer:
+    """Counts messages by kind, keeps the newest readings of each address, waits for heads."""
+
+    def __init__(self, host: str, port: int, chain: bytes) -> None:
+        self.published: Counter[str] = Counter()
+        self.readings: dict[bytes, list[Envelope]] = {}
+        self.closed_round = -1
+        self.height = 0
+        self._chain = chain
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._subscribed = asyncio.Event()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="observer")
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.connect_async(host, port)
+
+    async def start(self) -> None:
+        """Connect and return when everything is subscribed; raises TimeoutError."""
+        self._client.loop_start()
+        await asyncio.wait_for(self._subscribed.wait(), _CONNECT_LIMIT_S)
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 1, as an attacker with access to the broker could."""
+        self._client.publish(topic, payload, qos=1)
+
+    async def wait_closed(self, round_: int, limit_s: float) -> None:
+        """Return when a head of this round or a later one was seen; raises TimeoutError."""
+        async with asyncio.timeout(limit_s):
+            while self.closed_round < round_:
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
+        client.subscribe(f"gw/1/{self._chain.hex()}/#", qos=1)
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._subscribed.set)
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        kind = message.topic.rsplit("/", 1)[-1]
+        self.published[kind] += 1
+        if kind == topics.READING:
+            self._keep(bytes(message.payload))
+        elif message.topic == topics.head(self._chain):
+            self._loop.call_soon_threadsafe(self._see_head, bytes(message.payload))
+
+    def _keep(self, raw: bytes) -> None:
+        try:
+            envelope = Envelope.parse(raw)
+        except ProtocolError:
+            return
+        self.readings.setdefault(envelope.kid, []).append(envelope)
+
+    def _see_head(self, raw: bytes) -> None:
+        try:
+            head = records.decode(Envelope.parse(raw).payload)
+        except ProtocolError:
+            return
+        if isinstance(head, records.Head) and head.height > self.height:
+            self.height, self.closed_round = head.height, head.round
+            self._changed.set()

@@ -1,0 +1,369 @@
+"""A session of the rig: broker, meters, gateway and both chains, fed with a recording.
+
+Everything that runs is real: the firmware in MicroPython processes, a broker, the gateway's own
+program. The session only feeds samples, waits for rounds to close, plays faults and, at the end,
+reads the ledger. Whatever happens, ``run`` leaves no process behind.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from firmware.meter import rig_messages
+from gateway import provision
+from hil import enrich
+from hil.broker import HOST, Broker
+from hil.clusters import Cluster
+from hil.faults import Fault
+from hil.meters import ROOT, MeterError, ProcessMeter
+from hil.observer import Observer
+from hil.status import GatewayStatus, read_status
+from hil.traces import Recording
+from ledger.genesis import Parameters
+from ledger.protocol import quantities, records, rounds, topics
+from ledger.protocol.cose import Envelope
+from ledger.region import RegionDirectory
+
+_START_LIMIT_S = 60
+_CODES = {row.name: row.code for row in quantities.TABLE}
+_FAST_ROUND_MS = 15_000  # how long a meter waits at most for its neighbours when nothing is paced
+_TICK_S = 0.02
+
+
+class SessionError(RuntimeError):
+    """The session could not go on; the message says which part, why, and where its log is."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session plays.
+
+    ``first`` is the first row of the recording, ``rounds`` how many follow, ``round_wall_s`` the
+    wall time a round (None: as fast as it goes), ``folder`` where the region is made.
+    """
+
+    recording: Recording
+    clusters: tuple[Cluster, ...]
+    rounds: int
+    folder: Path
+    first: int = 0
+    round_wall_s: float | None = None
+    seed: int = 1
+    window_rounds: int = 15
+    faults: Sequence[Fault] = ()
+    broker: str = "nats"
+    heap: str | None = None
+    name: str = "region"
+
+
+@dataclass
+class Progress:
+    """Where a session is; a view draws it."""
+
+    stage: str = ""
+    index: int = 0
+    round: int = 0
+    time_s: int = 0
+    status: GatewayStatus = field(default_factory=GatewayStatus)
+    meters: dict[str, "MeterProgress"] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+
+@dataclass
+class MeterProgress:
+    """What a meter said of itself on the rig channel."""
+
+    cluster: str
+    online: bool = False
+    head_round: int = -1
+    voted_round: int = -1
+    unreceipted: int = 0
+
+
+class View(Protocol):
+    """Shows progress to a person."""
+
+    def update(self, progress: Progress) -> None:
+        """Draw what has changed."""
+
+
+class Session:
+    """One run of a plan. After ``run`` the region's folder holds everything to look at."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.directory = RegionDirectory(plan.folder / "region")
+        self.progress = Progress()
+        self.published: dict[str, int] = {}
+        self.round_s = plan.recording.step_s
+        self._view: View | None = None
+        self._meters: dict[str, ProcessMeter] = {}
+        self._changed = asyncio.Event()
+        self._observer: Observer | None = None
+        self._gateway: asyncio.subprocess.Process | None = None
+
+    # what faults see (hil.faults.Scene)
+
+    @property
+    def chain(self) -> bytes:
+        """The region's id."""
+        return self.directory.load_genesis().chain
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish on the broker as an outsider."""
+        assert self._observer is not None
+        self._observer.publish(topic, payload)
+
+    def captured(self, meter: str) -> list[Envelope]:
+        """Give the readings of a meter that anybody on the broker has seen."""
+        assert self._observer is not None
+        return self._observer.readings.get(self._meters[meter].address, [])
+
+    def topic(self, meter: str) -> str:
+        """Give the topic of a meter's readings."""
+        cluster = self.progress.meters[meter].cluster
+        return topics.meter(self.chain, cluster, self._meters[meter].address, topics.READING)
+
+    @property
+    def first_round(self) -> int:
+        """Give the number of the first round that is played."""
+        return rounds.round_of(self.plan.recording.time_s(self.plan.first), self.round_s)
+
+    @property
+    def names(self) -> dict[bytes, str]:
+        """Give the recording's name of each meter's address."""
+        return {meter.address: name for name, meter in self._meters.items()}
+
+    # the run
+
+    async def run(self, view: View) -> None:
+        """Play the plan; raises SessionError, MeterError, BrokerError."""
+        self._view = view
+        broker = Broker(self.plan.folder / "broker", self.plan.broker)
+        async with contextlib.AsyncExitStack() as stack:
+            self._stage("starting the broker")
+            stack.enter_context(broker)
+            stack.push_async_callback(self._stop_meters)
+            await self._start_meters()
+            self._create_region(broker.port)
+            stack.push_async_callback(self._stop_gateway)
+            await self._start_gateway()
+            await self._provision(broker.port)
+            stack.callback(self._stop_observer)
+            await self._start_observer(broker.port)
+            await self._play()
+            await self._drain()
+
+    def _stage(self, text: str) -> None:
+        self.progress.stage = text
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._view is not None:
+            self._view.update(self.progress)
+
+    async def _start_meters(self) -> None:
+        total = sum(len(cluster.meters) for cluster in self.plan.clusters)
+        self._stage(f"starting {total} meters, each makes its key")
+        for cluster in self.plan.clusters:
+            for name in cluster.meters:
+                meter = ProcessMeter(name, self.plan.folder / "meters" / name, self._on_message)
+                self._meters[name] = meter
+                self.progress.meters[name] = MeterProgress(cluster.name)
+        await asyncio.gather(*(meter.start(self.plan.heap) for meter in self._meters.values()))
+        await asyncio.gather(*(m.enrolled(_START_LIMIT_S) for m in self._meters.values()))
+
+    def _create_region(self, port: int) -> None:
+        self._stage("making the region's genesis")
+        members = [
+            (self._meters[name].public_key, cluster.name)
+            for cluster in self.plan.clusters
+            for name in cluster.meters
+        ]
+        provision.create_region(
+            self.directory,
+            self.plan.name,
+            Parameters(round_s=self.round_s, window_rounds=self.plan.window_rounds),
+            members=members,
+            created=self.plan.recording.time_s(self.plan.first),
+            settings={
+                "mqtt.host": HOST,
+                "mqtt.port": port,
+                "rounds.pace": "trace",
+                "rounds.timeout_s": 20.0 if self.plan.round_wall_s is None else self._wall_s(),
+            },
+        )
+
+    def _wall_s(self) -> float:
+        return self.plan.round_wall_s or 0.0
+
+    async def _start_gateway(self) -> None:
+        self._stage("starting the gateway")
+        with (self.plan.folder / "gateway.log").open("ab") as log:
+            self._gateway = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway",
+                "--config",
+                str(self.directory.config),
+                "--status",
+                str(self._status_file),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_LIMIT_S
+        while not self._read_status().ready:
+            self._check_gateway()
+            if time.monotonic() > deadline:
+                raise SessionError(f"the gateway is not ready: see {self._log}")
+            await asyncio.sleep(_TICK_S)
+
+    @property
+    def _status_file(self) -> Path:
+        return self.plan.folder / "gateway.json"
+
+    @property
+    def _log(self) -> Path:
+        return self.plan.folder / "gateway.log"
+
+    def _read_status(self) -> GatewayStatus:
+        self.progress.status = read_status(self._status_file)
+        return self.progress.status
+
+    def _check_gateway(self) -> None:
+        if self._gateway is None or self._gateway.returncode is not None:
+            tail = self._log.read_text("utf-8", "replace")[-500:]
+            raise SessionError(f"the gateway ended: {tail}")
+
+    async def _provision(self, port: int) -> None:
+        self._stage("provisioning the meters")
+        genesis = self.directory.load_genesis()
+        for meter in self._meters.values():
+            settings = provision.meter_settings(genesis, meter.address, HOST, port)
+            meter.send(rig_messages.provision(settings.encode()))
+        await self._until(
+            lambda: all(m.online for m in self.progress.meters.values()),
+            _START_LIMIT_S,
+            "not all meters came online",
+        )
+
+    async def _start_observer(self, port: int) -> None:
+        self._observer = Observer(HOST, port, self.chain)
+        await self._observer.start()
+
+    async def _play(self) -> None:
+        first = self.plan.first
+        source = enrich.samples(self.plan.recording, self.plan.seed)
+        started = time.monotonic()
+        for index, row in enumerate(itertools.islice(source, first, first + self.plan.rounds)):
+            self.progress.index, self.progress.time_s = index + 1, row.time_s
+            self.progress.round = rounds.round_of(row.time_s, self.round_s)
+            self._stage("replaying")
+            self._feed(index, row)
+            for fault in self.plan.faults:
+                fault.act(index, self)
+            await self._round_closed(self.progress.round)
+            if self.plan.round_wall_s is not None:
+                due = started + (index + 1) * self.plan.round_wall_s
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    def _feed(self, index: int, row: enrich.Round) -> None:
+        wall_ms = round(1000 * self._wall_s()) or _FAST_ROUND_MS
+        for name, meter in self._meters.items():
+            sample = row.measured.get(name)
+            if sample is None:
+                continue
+            for fault in self.plan.faults:
+                if fault.meter == name:
+                    sample = fault.change(index, sample)
+            values = sorted((_CODES[quantity], value) for quantity, value in sample.items())
+            flags = records.SIMULATED_INPUT
+            meter.send(rig_messages.sample(row.time_s, row.interval_s, wall_ms, flags, values))
+            self.published[name] = self.published.get(name, 0) + 1
+
+    async def _round_closed(self, round_: int) -> None:
+        """Wait until the round's head is out and every meter holds it."""
+        assert self._observer is not None
+        limit = 4 * (self.plan.round_wall_s or _FAST_ROUND_MS / 1000)
+        try:
+            await self._observer.wait_closed(round_, limit)
+        except TimeoutError:
+            self._check_gateway()
+            raise SessionError(f"round {round_} did not close: see {self._log}") from None
+        with contextlib.suppress(SessionError):  # a meter may miss a head; it catches up later
+            await self._until(
+                lambda: all(m.head_round >= round_ for m in self.progress.meters.values()),
+                limit,
+                "",
+            )
+        self._read_status()
+        self._draw()
+
+    async def _drain(self) -> None:
+        """Let receipts arrive and the last summary reach the wide-area chain."""
+        self._stage("waiting for the last receipts and summaries")
+        with contextlib.suppress(SessionError):
+            await self._until(
+                lambda: (
+                    not any(m.unreceipted for m in self.progress.meters.values())
+                    and self._read_status().outbox == 0
+                ),
+                10,
+                "",
+            )
+
+    async def _until(self, done: Callable[[], bool], limit_s: float, complaint: str) -> None:
+        deadline = time.monotonic() + limit_s
+        while not done():
+            self._check_gateway()
+            if time.monotonic() > deadline:
+                raise SessionError(complaint)
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 0.25)
+
+    def _on_message(self, meter: ProcessMeter, message: list[Any]) -> None:
+        own = self.progress.meters[meter.name]
+        kind = message[0]
+        if kind == rig_messages.LINK:
+            own.online = message[1]
+        elif kind == rig_messages.VOTED:
+            own.voted_round = message[1]
+        elif kind == rig_messages.HEAD:
+            own.head_round = message[2]
+        elif kind == rig_messages.UNRECEIPTED:
+            own.unreceipted = message[1]
+        elif kind == rig_messages.EVENT:
+            self.progress.events.append(f"{meter.name}: {message[1]}")
+        self._changed.set()
+
+    # the end
+
+    async def _stop_meters(self) -> None:
+        await asyncio.gather(*(meter.stop() for meter in self._meters.values()))
+
+    async def _stop_gateway(self) -> None:
+        if self._gateway is None or self._gateway.returncode is not None:
+            return
+        self._gateway.terminate()
+        try:
+            await asyncio.wait_for(self._gateway.wait(), 15)
+        except TimeoutError:
+            self._gateway.kill()
+            await self._gateway.wait()
+
+    def _stop_observer(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+
+
+__all__ = ["MeterError", "Plan", "Progress", "Session", "SessionError", "View"]

@@ -1,0 +1,1 @@
+"""The wide-area chain: what regions report, kept in one order."""

@@ -1,0 +1,137 @@
+"""The whole gateway against real brokers, with signed records of simulated meters."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway import config as configuration
+from gateway.queue import Message
+from gateway.service import Service
+from ledger.protocol import topics
+from tests.broker import Broker, make_certificates, mosquitto_broker, nats_broker
+from tests.gateway.link import LIMIT_S, Street, make_region
+from tests.gateway.region import FIRST
+
+MEMBERS = 6
+BROKERS = {"nats": nats_broker, "mosquitto": mosquitto_broker}
+
+
+@pytest.fixture(params=sorted(BROKERS))
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with BROKERS[request.param](folder) as running:
+        yield running
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[Service]:
+    """Run a gateway in a thread; its end must be clean."""
+    service = Service(configuration.load(folder / "gateway.toml"), status=folder / "status.json")
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            service.run()
+        except BaseException as e:  # noqa: BLE001 - shown in the test's own thread
+            errors.append(e)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield service
+    finally:
+        service.stop()
+        thread.join(LIMIT_S)
+    assert not thread.is_alive()
+    assert errors == []
+
+
+def test_rounds_come_back_as_heads_and_receipts(broker: Broker, tmp_path: Path) -> None:
+    genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
+    with gateway(tmp_path / "region") as service, Street(genesis, MEMBERS, broker.port) as street:
+        for round_ in range(FIRST, FIRST + 3):
+            sent = street.play(round_)
+            street.wait_receipts(sent)
+            street.wait_for(lambda: street.heads[-1].round == round_)  # noqa: B023
+        assert [head.height for head in street.heads] == [1, 2, 3]
+        assert service.counters["records.in_blocks"] == 3 * 2 * MEMBERS
+        assert service.counters["outcome.accepted"] == 3 * MEMBERS
+
+
+def test_bad_messages_through_a_real_broker_disturb_nobody(broker: Broker, tmp_path: Path) -> None:
+    genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
+    with gateway(tmp_path / "region") as service, Street(genesis, MEMBERS, broker.port) as street:
+        meter = street.meters[0]
+        topic = meter.topic(topics.READING)
+        reading = meter.reading(FIRST)
+        street.publish(
+            Message(topic, bytes(5000)),
+            Message(topic, b""),
+            Message(topic, reading.raw[:-1] + bytes([reading.raw[-1] ^ 1])),
+            Message(street.meters[1].topic(topics.READING), reading.raw),
+            Message(topics.registry(genesis.chain), b"\xff" * 50),
+        )
+        street.wait_receipts(street.play(FIRST))
+        counters = service.counters
+        assert counters["rejected.oversized"] == 1
+        assert counters["rejected.malformed"] == 2
+        assert counters["rejected.bad-signature"] == 1
+        assert counters["rejected.wrong-topic"] == 1
+
+
+def test_messages_sent_while_the_gateway_was_away_come_in(broker: Broker, tmp_path: Path) -> None:
+    genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
+    with Street(genesis, MEMBERS, broker.port) as street:
+        with gateway(tmp_path / "region"):
+            street.wait_receipts(street.play(FIRST))
+        sent = street.play(FIRST + 1)
+        with gateway(tmp_path / "region"):
+            street.wait_receipts(sent)
+
+
+def test_gateway_outlives_its_broker(broker: Broker, tmp_path: Path) -> None:
+    genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
+    with gateway(tmp_path / "region") as service, Street(genesis, MEMBERS, broker.port) as street:
+        street.wait_receipts(street.play(FIRST))
+        connections = service.counters["mqtt.connected"]
+        broker.kill()
+        broker.start()
+        street.wait_connected()
+        # mosquitto here keeps no sessions over a restart: a meter sends again what has no receipt
+        street.wait_for(lambda: len(street.heads) > 1)  # published again to the new connection
+        sent = street.play(FIRST + 1)
+        street.wait_receipts(sent)
+        assert service.counters["mqtt.connected"] > connections
+
+
+def test_gateway_that_starts_before_its_broker_connects_later(tmp_path: Path) -> None:
+    with nats_broker(tmp_path) as broker:
+        broker.stop()
+        genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
+        with gateway(tmp_path / "region"):
+            broker.start()
+            with Street(genesis, MEMBERS, broker.port) as street:
+                street.wait_receipts(street.play(FIRST))
+
+
+def test_link_is_encrypted_where_a_ca_is_named(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path / "tls")
+    with mosquitto_broker(tmp_path, certificates) as broker:
+        genesis = make_region(
+            tmp_path / "region", broker.port, MEMBERS, **{"mqtt.ca_file": str(certificates.ca)}
+        )
+        with (
+            gateway(tmp_path / "region"),
+            Street(genesis, MEMBERS, broker.port, certificates.ca) as street,
+        ):
+            street.wait_receipts(street.play(FIRST))
+
+
+def test_file_that_is_no_certificate_is_a_config_error(tmp_path: Path) -> None:
+    make_region(tmp_path / "region", 1883, 3, **{"mqtt.ca_file": "genesis.cbor"})
+    with pytest.raises(configuration.ConfigError, match="not a CA certificate"):
+        Service(configuration.load(tmp_path / "region" / "gateway.toml"))

@@ -1,0 +1,129 @@
+"""``gridwitness demo``: the main job on the project's own sample day, with attacks that fail."""
+
+import argparse
+import itertools
+import shutil
+from pathlib import Path
+
+from ledger.audit import audit
+
+from hil import clusters, faults, traces
+from hil.report import Attack
+from hil.session import Plan, Session
+from ledger.protocol import quantities, records
+from ledger.protocol.cose import Envelope
+from ledger.region import RegionDirectory
+from ledger.regional.blocks import TABLES, place_of
+from ledger.store import Database
+from tools.errors import CommandError
+from tools.play import play
+
+_FIRST_ROW = 17 * 60  # the evening peak begins: voltages move
+_MIN_METERS = 12
+_MIN_ROUNDS = 30
+_WINDOW_ROUNDS = 5
+_LEARNING = 12  # rounds before the first attack
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--meters", type=int, default=12, help="how many meters (12 to 24)")
+    parser.add_argument("--rounds", type=int, default=40, help="how many rounds (30 to 400)")
+    parser.add_argument(
+        "--round-seconds",
+        type=float,
+        help="wall time a round; without it rounds close as fast as they go",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of what the rig makes")
+    parser.add_argument("--broker", choices=("nats", "mosquitto"), default="nats")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the region in DIR")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to FILE")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Play the demo; raises CommandError."""
+    recording = traces.sample_day()
+    most = len(recording.meters)
+    if not _MIN_METERS <= options.meters <= most:
+        raise CommandError(f"--meters {options.meters}: the demo takes {_MIN_METERS} to {most}")
+    last = recording.rounds - _FIRST_ROW
+    if not _MIN_ROUNDS <= options.rounds <= last:
+        raise CommandError(f"--rounds {options.rounds}: the demo takes {_MIN_ROUNDS} to {last}")
+    if options.round_seconds is not None and not 0.5 <= options.round_seconds <= 3600:
+        raise CommandError(f"--round-seconds {options.round_seconds}: give 0.5 to 3600")
+    if not 0 <= options.seed < 1 << 32:
+        raise CommandError(f"--seed {options.seed}: give 0 to {(1 << 32) - 1}")
+
+    def make_plan(folder: Path) -> Plan:
+        groups = clusters.split_clusters(_choose(recording.meters, options.meters))
+        return Plan(
+            recording,
+            groups,
+            options.rounds,
+            folder,
+            first=_FIRST_ROW,
+            round_wall_s=options.round_seconds,
+            seed=options.seed,
+            window_rounds=_WINDOW_ROUNDS,
+            faults=_attacks(groups, options.rounds, options.seed),
+            broker=options.broker,
+            name="demo",
+        )
+
+    return play(make_plan, keep=options.keep, json_file=options.json, extra=tamper)
+
+
+def _choose(meters: tuple[traces.Meter, ...], count: int) -> list[traces.Meter]:
+    """Take meters phase by phase, so that neighbours on one phase stay together."""
+    by_phase = sorted(meters, key=lambda meter: (meter.phase or "", meter.cable_m or 0.0))
+    return list(itertools.islice(by_phase, count))
+
+
+def _attacks(
+    groups: tuple[clusters.Cluster, ...], rounds: int, seed: int
+) -> tuple[faults.Fault, ...]:
+    """Cast the attacks: different meters, each after the neighbours have learnt a little."""
+    names = [name for group in groups for name in group.meters]
+    scaled, old, resent, forged = names[1], names[-2], names[0], names[-1]
+    middle = _LEARNING + (rounds - _LEARNING) // 2
+    some = tuple(range(_LEARNING, rounds - 2, 4))
+    return (
+        faults.ScaledVoltage(scaled, middle, permille=1080),
+        faults.OldValues(old, _LEARNING + 1, count=4, age=10),
+        faults.SameBytes(resent, some),
+        faults.ForgedSignature(forged, some),
+        faults.Stranger(names[2], groups[0].name, some, seed),
+    )
+
+
+def tamper(session: Session) -> list[Attack]:
+    """Alter one stored reading in a copy of the ledger and let the audit look for it."""
+    copy = RegionDirectory(session.plan.folder / "altered-copy")
+    shutil.copytree(session.directory.path, copy.path)
+    with Database(copy.regional, TABLES) as database:
+        height, index = _alter(database)
+    result = audit(copy)
+    found = not result.ok and result.names(height, index)
+    sentence = f"the audit of the altered copy says: {result.failure}"
+    return [Attack("stored reading altered", 1, int(found), sentence)]
+
+
+def _alter(database: Database) -> tuple[int, int]:
+    """Raise the energy register of a stored reading by 1 kWh; gives its (height, index)."""
+    rows = database.connection.execute("SELECT id, envelope FROM records ORDER BY id").fetchall()
+    readings = [row for row in rows if _is_reading(row[1])]
+    id_, raw = readings[len(readings) // 2]
+    before = Envelope.parse(raw).payload
+    reading = records.decode(before)
+    assert isinstance(reading, records.Reading)
+    reading.values = [
+        (code, value + 1_000_000 if code == quantities.ENERGY_IMPORT else value)
+        for code, value in reading.values
+    ]
+    altered = bytes(raw).replace(before, reading.payload())
+    database.connection.execute("UPDATE records SET envelope=? WHERE id=?", (altered, id_))
+    return place_of(id_)
+
+
+def _is_reading(raw: bytes) -> bool:
+    return records.split(Envelope.parse(raw).payload)[0] == records.READING

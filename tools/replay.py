@@ -1,0 +1,59 @@
+"""``gridwitness replay``: one's own recordings through real meters into both chains."""
+
+import argparse
+from pathlib import Path
+
+from hil import clusters, traces
+from hil.session import Plan
+from tools.errors import CommandError
+from tools.play import play
+
+_WINDOW_S = 900
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; docs/recordings.md describes the files."""
+    parser.add_argument("--meters", type=Path, required=True, metavar="CSV", help="meter list")
+    parser.add_argument("--voltage", type=Path, required=True, metavar="CSV", help="volts")
+    parser.add_argument("--power", type=Path, required=True, metavar="CSV", help="kilowatts")
+    parser.add_argument("--busbar", type=Path, metavar="CSV", help="transformer's busbar")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the region in DIR")
+    parser.add_argument("--rounds", type=int, help="how many rows to play (default: all)")
+    parser.add_argument(
+        "--speed", type=float, help="1 is real time, 60 a minute a second; default: all it can"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of what the recording lacks")
+    parser.add_argument("--broker", choices=("nats", "mosquitto"), default="nats")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to FILE")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Play a recording; raises CommandError."""
+    try:
+        recording = traces.read_recording(
+            options.meters, options.voltage, options.power, busbar=options.busbar
+        )
+    except traces.TraceError as e:
+        raise CommandError(str(e)) from e
+    count = recording.rounds if options.rounds is None else options.rounds
+    if not 1 <= count <= recording.rounds:
+        raise CommandError(f"--rounds {count}: the recording has {recording.rounds} rows")
+    if options.speed is not None and not 0.01 <= options.speed <= 100_000:
+        raise CommandError(f"--speed {options.speed}: give 0.01 to 100000, or leave it out")
+    if not 0 <= options.seed < 1 << 32:
+        raise CommandError(f"--seed {options.seed}: give 0 to {(1 << 32) - 1}")
+
+    def make_plan(folder: Path) -> Plan:
+        return Plan(
+            recording,
+            clusters.split_clusters(recording.meters),
+            count,
+            folder,
+            round_wall_s=recording.step_s / options.speed if options.speed else None,
+            seed=options.seed,
+            window_rounds=max(1, _WINDOW_S // recording.step_s),
+            broker=options.broker,
+            name=recording.name,
+        )
+
+    return play(make_plan, keep=options.out, json_file=options.json)
