@@ -14,6 +14,7 @@ from gateway import config as configuration
 from gateway.config import ConfigError
 from gateway.counters import start_log
 from gateway.service import Service
+from ledger.region import RegionError
 from ledger.store import StoreError
 
 _log = logging.getLogger("gateway")
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = configuration.load(options.config)
         start_log(config.log.level)
         service = Service(config, status=options.status)
-    except (ConfigError, StoreError) as e:
+    except (ConfigError, RegionError, StoreError) as e:
         print(f"gateway: {e}", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -44,11 +44,7 @@ def _setting(
 class Region:
     """Where the region's files are."""
 
-    directory: str = _setting(".", "Folder of the region; the other paths are relative to it.")
-    genesis: str = _setting("genesis.cbor", "Genesis of the regional chain.")
-    key: str = _setting("keys/gateway.key", "Secret key of this gateway, 64 hex digits, mode 0600.")
-    ledger: str = _setting("ledger/regional.sqlite", "Database of the regional chain.")
-    queue: str = _setting("gateway/queue.sqlite", "Database of the inbox and the outbox.")
+    directory: str = _setting(".", "Folder of the region (genesis.cbor, keys, ledger, gateway).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +89,7 @@ class Rounds:
 class Wide:
     """The wide-area chain that summaries go up to."""
 
-    genesis: str = _setting(
-        "wide-genesis.cbor", "Genesis of the wide-area chain; empty: nothing is sent up."
-    )
-    ledger: str = _setting(
-        "ledger/wide.sqlite", "Database of the wide-area chain, kept by this gateway."
-    )
+    forward: bool = _setting(True, "Send summaries up; needs wide-genesis.cbor in the folder.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +136,15 @@ class Config:
     log: Log = dataclasses.field(default_factory=Log)
     path: Path | None = None
 
-    def file(self, name: str) -> Path:
-        """Give the path of a file of the region: absolute, or below the region's folder."""
+    @property
+    def directory(self) -> Path:
+        """The region's folder."""
         base = self.path.parent if self.path else Path.cwd()
-        return base / self.region.directory / name
+        return base / self.region.directory
+
+    def file(self, name: str) -> Path:
+        """Give the path of a file named in the settings: absolute, or below the region's folder."""
+        return self.directory / name
 
 
 _SECTIONS: dict[str, type[Any]] = {
@@ -225,6 +221,8 @@ def _allowed(field: "dataclasses.Field[Any]") -> str:
     meta = field.metadata
     if meta["choices"]:
         return " or ".join(f'"{choice}"' for choice in meta["choices"])
+    if isinstance(field.default, bool):
+        return "true or false"
     if meta["low"] is None:
         return "a text"
     kind = "a whole number" if isinstance(field.default, int) else "a number"

@@ -7,15 +7,19 @@ the wide area takes no gaps.
 """
 
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from gateway.counters import Counters
 from gateway.queue import Queue
 from gateway.roundbook import Instant
-from ledger.engine.abci import OK, TxResult
+from ledger.engine.abci import TxResult
+from ledger.engine.solo import Solo
+from ledger.keys import Signer
 from ledger.regional.aggregate import Aggregate
 from ledger.regional.application import RegionalApplication
+from ledger.regional.summary import summarise
+from ledger.wide import codes
+from ledger.wide.application import WideApplication
 
 _log = logging.getLogger("gateway.forwarding")
 
@@ -30,8 +34,20 @@ class WideArea(Protocol):
         """Hand a summary over; OK also for one that is there already. Raises OSError."""
 
 
-MakeSummary = Callable[[int, int, Aggregate], bytes]
-"""``make(first, last, aggregate)`` gives the signed summary of heights ``first`` to ``last``."""
+class LocalWideArea:
+    """The wide-area chain kept in this process, as its only proposer."""
+
+    def __init__(self, application: WideApplication) -> None:
+        self._node = Solo(application)
+
+    def submit(self, tx: bytes) -> TxResult:
+        """Put a summary into a block of its own, unless it is in the chain."""
+        result = self._node.check_tx(tx)
+        if result.code == codes.DUPLICATE:
+            return TxResult(codes.OK, result.log)
+        if result.code != codes.OK:
+            return result
+        return self._node.execute([tx]).tx_results[0]
 
 
 class Forwarder:
@@ -41,16 +57,18 @@ class Forwarder:
         self,
         application: RegionalApplication,
         *,
+        key: Signer,
         queue: Queue,
         wide: WideArea,
-        make: MakeSummary,
+        wide_chain: bytes,
         counters: Counters,
     ) -> None:
         self._application = application
         self._chain = application.genesis.chain
         self._queue = queue
         self._wide = wide
-        self._make = make
+        self._key = key
+        self._wide_chain = wide_chain
         self._counters = counters
         self._pause_s = _FIRST_PAUSE_S
         self._not_before = 0.0
@@ -64,8 +82,9 @@ class Forwarder:
         windows = self._application.blocks.windows_after(self._queue.newest(self._chain))
         for last, blob in windows:
             aggregate = Aggregate.decode(blob)
-            first = self._queue.newest(self._chain) + 1
-            self._queue.put(self._chain, first, last, self._make(first, last, aggregate))
+            summary = summarise(self._application, last, aggregate, self._wide_chain)
+            tx = self._key.seal(summary.payload()).raw
+            self._queue.put(self._chain, summary.from_height, last, tx)
         return len(windows)
 
     def step(self, now: Instant) -> int:
@@ -77,7 +96,7 @@ class Forwarder:
                 break
             self._queue.done(summary)
             self._counters.add("summaries.sent")
-            _log.info("event=summary-sent first=%d last=%d", summary.first, summary.last)
+            _log.info("event=summary-sent after=%d last=%d", summary.after, summary.last)
             taken += 1
         return taken
 
@@ -87,8 +106,8 @@ class Forwarder:
         except OSError as e:
             self._wait(now, f"cannot be reached: {e}")
             return False
-        if result.code != OK:
-            self._wait(now, f"refused with code {result.code}: {result.log}")
+        if result.code != codes.OK:
+            self._wait(now, f"refused as {codes.NAMES.get(result.code, result.code)}: {result.log}")
             return False
         self._pause_s = _FIRST_PAUSE_S
         self.last_error = ""

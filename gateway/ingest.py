@@ -8,6 +8,7 @@ The thread connects for ever, the first connection like any other.
 Left out: what the messages mean.
 """
 
+import contextlib
 import logging
 import queue
 import socket
@@ -66,7 +67,7 @@ class Ingest:
         self._settings = settings
         self._filters = list(filters)
         self._counters = counters
-        self._incoming: queue.Queue[Delivery] = queue.Queue(_MOST_INCOMING)
+        self._incoming: queue.Queue[Delivery | None] = queue.Queue(_MOST_INCOMING)
         self._stopping = threading.Event()
         self.connections = 0
         self.ready = threading.Event()
@@ -148,6 +149,8 @@ class Ingest:
             _log.error("event=mqtt-subscription-refused topics=%r", refused)
             return
         self.ready.set()
+        with contextlib.suppress(queue.Full):
+            self._incoming.put_nowait(None)  # wakes ``take``: there is a new connection to greet
 
     def _on_disconnect(
         self, _client: mqtt.Client, _userdata: object, _flags: Any, reason: Any, _properties: object
@@ -191,9 +194,12 @@ class Ingest:
         timeout = wait_s
         while len(taken) < most:
             try:
-                taken.append(self._incoming.get(timeout=timeout))
+                delivery = self._incoming.get(timeout=timeout)
             except queue.Empty:
                 break
+            if delivery is None:
+                break
+            taken.append(delivery)
             end = end or time.monotonic() + group_s
             timeout = min(_IDLE_S, end - time.monotonic())
             if timeout <= 0:

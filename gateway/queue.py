@@ -9,7 +9,8 @@ delivers them again; closing rounds makes room. A message is never dropped to ma
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ CREATE TABLE IF NOT EXISTS inbox (
 CREATE TABLE IF NOT EXISTS outbox (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
     region BLOB NOT NULL,
-    first INTEGER NOT NULL,
+    after INTEGER NOT NULL,
     last INTEGER NOT NULL,
     tx BLOB NOT NULL,
-    UNIQUE (region, first, last)
+    UNIQUE (region, after, last)
 );
 CREATE TABLE IF NOT EXISTS sent_up (region BLOB PRIMARY KEY, last INTEGER NOT NULL);
 """
@@ -47,12 +48,12 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """A transaction for the wide area; it covers heights ``first`` to ``last`` of a region."""
+class Outgoing:
+    """A summary on its way up; it covers heights (``after``, ``last``] of a region."""
 
     row: int
     region: bytes
-    first: int
+    after: int
     last: int
     tx: bytes
 
@@ -84,7 +85,7 @@ class Queue:
         if len(messages) > self.room():
             raise QueueFull(f"the inbox holds {self.waiting} messages")
         rows = []
-        with _Transaction(self._database):
+        with self._writing():
             for message in messages:
                 values = (message.topic, message.payload)
                 cursor = self._connection.execute(
@@ -104,21 +105,21 @@ class Queue:
         values = [(row,) for row in rows]
         if not values:
             return
-        with _Transaction(self._database):
+        with self._writing():
             self._connection.executemany("DELETE FROM inbox WHERE row = ?", values)
         self.waiting = self._count("inbox")
 
-    def put(self, region: bytes, first: int, last: int, tx: bytes) -> None:
+    def put(self, region: bytes, after: int, last: int, tx: bytes) -> None:
         """Put a summary into the outbox; the same region and heights again change nothing.
 
         Raises QueueFull.
         """
         if self.outgoing >= self._outbox_rows:
             raise QueueFull(f"the outbox holds {self.outgoing} summaries")
-        with _Transaction(self._database):
+        with self._writing():
             self._connection.execute(
-                "INSERT OR IGNORE INTO outbox (region, first, last, tx) VALUES (?, ?, ?, ?)",
-                (region, first, last, tx),
+                "INSERT OR IGNORE INTO outbox (region, after, last, tx) VALUES (?, ?, ?, ?)",
+                (region, after, last, tx),
             )
             self._connection.execute(
                 "INSERT INTO sent_up VALUES (?, ?)"
@@ -133,16 +134,24 @@ class Queue:
         rows = self._read(query, (region,))
         return int(rows[0][0]) if rows else 0
 
-    def oldest(self) -> Summary | None:
+    def oldest(self) -> Outgoing | None:
         """Give the summary that must go next, or None."""
-        rows = self._read("SELECT row, region, first, last, tx FROM outbox ORDER BY row LIMIT 1")
-        return Summary(*rows[0]) if rows else None
+        rows = self._read("SELECT row, region, after, last, tx FROM outbox ORDER BY row LIMIT 1")
+        return Outgoing(*rows[0]) if rows else None
 
-    def done(self, summary: Summary) -> None:
+    def done(self, summary: Outgoing) -> None:
         """Delete a summary that the wide-area chain has, or refused for good."""
-        with _Transaction(self._database):
+        with self._writing():
             self._connection.execute("DELETE FROM outbox WHERE row = ?", (summary.row,))
         self.outgoing = self._count("outbox")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._database.transaction():
+                yield
+        except sqlite3.Error as e:
+            raise StoreError(f"{self._database.path} cannot be written: {e}") from e
 
     def _count(self, table: str) -> int:
         return int(self._read(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - our own names
@@ -152,30 +161,3 @@ class Queue:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as e:
             raise StoreError(f"{self._database.path} cannot be read: {e}") from e
-
-
-class _Transaction:
-    """Commit at the end, roll back and raise StoreError where the disk fails."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        try:
-            self._database.begin()
-        except sqlite3.Error as e:
-            raise StoreError(f"{self._database.path} cannot be written: {e}") from e
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: object
-    ) -> None:
-        if e is None:
-            try:
-                self._database.commit()
-            except sqlite3.Error as error:
-                self._database.rollback()
-                raise StoreError(f"{self._database.path} cannot be written: {error}") from error
-            return
-        self._database.rollback()
-        if isinstance(e, sqlite3.Error):
-            raise StoreError(f"{self._database.path} cannot be written: {e}") from e

@@ -12,8 +12,10 @@ Two paces say when:
             highest round that it named. The *frontier* is the highest round that at least a third
             of the active members have reached: while fewer than a third are bad, an honest member
             is there. A held round up to the frontier closes as soon as every expected member's
-            ballot of that round is in, or ``timeout_s`` after the frontier came to it. When one
-            is due, every held round below it is due before.
+            ballot and reading of that round are in; or, where readings are missing, ``SETTLE_S``
+            after the last ballot, for brokers may deliver a ballot before the reading that was
+            published first; or ``timeout_s`` after the frontier came to it. When one is due,
+            every held round below it is due before.
 
 So in trace pace no minority of less than a third can open a round, start its timeout or close it,
 however far in the future the times are that it signs; what it sends ahead is held and comes in
@@ -34,6 +36,7 @@ from typing import NamedTuple, Protocol
 from ledger.protocol import records, rounds
 
 PATIENCE = 3
+SETTLE_S = 0.5
 _MOST_LATE = 20_000  # late records in one block, which keeps its proofs and its commit small
 
 HELD = "held"
@@ -111,17 +114,23 @@ class TracePace:
 
     def due(self, book: "RoundBook", now: Instant) -> int | None:
         """Give the highest round that may close now, or None."""
-        ready = [
-            r
-            for r in book.reached_rounds()
-            if now.steady >= book.reached_at(r) + self._timeout_s or book.ballots_complete(r)
-        ]
+        ready = [r for r in book.reached_rounds() if self._end(book, r, now) <= now.steady]
         return max(ready, default=None)
 
     def wait_s(self, book: "RoundBook", now: Instant) -> float | None:
         """Give the seconds until a round may close if nothing more arrives, or None."""
-        ends = [book.reached_at(r) + self._timeout_s for r in book.reached_rounds()]
+        ends = [self._end(book, r, now) for r in book.reached_rounds()]
         return max(0.0, min(ends) - now.steady) if ends else None
+
+    def _end(self, book: "RoundBook", round_: int, now: Instant) -> float:
+        end = book.reached_at(round_) + self._timeout_s
+        complete_at = book.ballots_complete_at(round_, now)
+        if complete_at is not None:
+            settled = (
+                now.steady if book.has_all(records.READING, round_) else complete_at + SETTLE_S
+            )
+            end = min(end, settled)
+        return end
 
 
 class RoundBook:
@@ -147,6 +156,7 @@ class RoundBook:
         self._heard: dict[bytes, int] = {}
         self._frontier_at: list[tuple[int, float]] = []
         self.frontier = last
+        self._complete_at: dict[int, float] = {}
         self._beyond: set[bytes] = set()
         self._members: frozenset[bytes] = frozenset()
         self.set_members(members, Instant(0, 0))
@@ -179,10 +189,17 @@ class RoundBook:
         """Give when (steady s) the frontier came to a round; it must have."""
         return next(at for frontier, at in self._frontier_at if frontier >= round_)
 
-    def ballots_complete(self, round_: int) -> bool:
-        """Tell whether every expected member's ballot of a round is here."""
-        voted = {e.address for e in self._held[round_].values() if e.kind == records.BALLOT}
-        return bool(voted) and self.expected() <= voted
+    def has_all(self, kind: int, round_: int) -> bool:
+        """Tell whether every expected member's record of a type is here for a round."""
+        expected = self.expected()
+        here = {e.address for e in self._held[round_].values() if e.kind == kind}
+        return bool(expected) and expected <= here
+
+    def ballots_complete_at(self, round_: int, now: Instant) -> float | None:
+        """Give when (steady s) a round was first seen with all its ballots, or None."""
+        if round_ not in self._complete_at and self.has_all(records.BALLOT, round_):
+            self._complete_at[round_] = now.steady
+        return self._complete_at.get(round_)
 
     def expected(self) -> set[bytes]:
         """Give the members whose ballots are waited for."""
@@ -286,6 +303,7 @@ class RoundBook:
             self._let_go(entry)
         self.last = round_
         self._closes += 1
+        self._complete_at = {}
         if round_ > self.frontier:
             self.frontier = round_
             self._beyond = {a for a, mark in self._mark.items() if mark > round_}

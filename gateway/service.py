@@ -16,17 +16,16 @@ from pathlib import Path
 from gateway.config import Config, ConfigError, read_password
 from gateway.core import Core
 from gateway.counters import Counters
-from gateway.forwarding import Forwarder
+from gateway.forwarding import Forwarder, LocalWideArea
 from gateway.ingest import Ingest
+from gateway.notify import Notifier
 from gateway.queue import Queue
 from gateway.roundbook import ClockPace, Instant, Pace, RoundBook, TracePace
 from ledger.genesis import RegionGenesis
 from ledger.keys import Signer
 from ledger.protocol import topics
 from ledger.protocol.errors import ProtocolError
-from ledger.regional.application import TABLES, RegionalApplication
-from ledger.store import Database
-from ledger.verify import Verifier
+from ledger.region import RegionDirectory
 
 _log = logging.getLogger("gateway.service")
 
@@ -38,16 +37,6 @@ _BATCH = 1000
 def system_clock() -> Instant:
     """Read the clocks of this machine."""
     return Instant(time.time(), time.monotonic())
-
-
-def read_genesis(path: Path) -> RegionGenesis:
-    """Read a regional genesis; raises ConfigError."""
-    try:
-        return RegionGenesis.decode(path.read_bytes())
-    except OSError as e:
-        raise ConfigError(f"{path}: the genesis cannot be read: {e.strerror}") from e
-    except ProtocolError as e:
-        raise ConfigError(f"{path}: is not a regional genesis: {e}") from e
 
 
 def read_key(path: Path, genesis: RegionGenesis) -> Signer:
@@ -64,7 +53,8 @@ def read_key(path: Path, genesis: RegionGenesis) -> Signer:
 
 
 class Service:
-    """One gateway process. Raises ConfigError and StoreError where it cannot start.
+    """One gateway process. Raises ConfigError, RegionError and StoreError where it cannot
+    start.
 
     ``status`` names a file that is replaced twice a second with a small JSON, for people to watch.
     """
@@ -84,6 +74,8 @@ class Service:
         self._announced = 0
         self._said_ready = False
         self._status_due = 0.0
+        self._notifier = Notifier()
+        self._closers.append(self._notifier.close)
         self.counters = Counters()
         try:
             self._open()
@@ -93,17 +85,13 @@ class Service:
 
     def _open(self) -> None:
         config = self._config
-        genesis = read_genesis(config.file(config.region.genesis))
-        self._key = read_key(config.file(config.region.key), genesis)
-        database = Database(config.file(config.region.ledger), TABLES)
-        self._closers.append(database.close)
-        self._application = RegionalApplication(genesis, database, Verifier())
-        limits = config.limits
-        self._queue = Queue(
-            config.file(config.region.queue),
-            inbox_rows=limits.inbox_rows,
-            outbox_rows=limits.outbox_rows,
-        )
+        directory = RegionDirectory(config.directory)
+        genesis = directory.load_genesis()
+        self._key = read_key(directory.gateway_key, genesis)
+        self._application = directory.open_regional()
+        self._closers.append(self._application.close)
+        rows = {"inbox_rows": config.limits.inbox_rows, "outbox_rows": config.limits.outbox_rows}
+        self._queue = Queue(directory.queue, **rows)
         self._closers.append(self._queue.close)
         self._book = self._make_book(genesis)
         self._ingest = self._make_ingest(genesis)
@@ -116,7 +104,19 @@ class Service:
             counters=self.counters,
         )
         self._closers.append(self._core.close)
-        self._forwarder: Forwarder | None = None
+        self._forwarder = self._make_forwarder(directory) if config.wide.forward else None
+
+    def _make_forwarder(self, directory: RegionDirectory) -> Forwarder:
+        wide = directory.open_wide()
+        self._closers.append(wide.close)
+        return Forwarder(
+            self._application,
+            key=self._key,
+            queue=self._queue,
+            wide=LocalWideArea(wide),
+            wide_chain=wide.genesis.chain,
+            counters=self.counters,
+        )
 
     def _make_book(self, genesis: RegionGenesis) -> RoundBook:
         rounds = self._config.rounds
@@ -147,14 +147,20 @@ class Service:
         """Ask the loop to end; may be called from a signal handler or another thread."""
         self._stop.set()
 
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait, in another thread than ``run``, until the broker has taken the subscriptions."""
+        return self._ingest.ready.wait(timeout_s)
+
     def run(self) -> None:
         """Work until ``stop``; then everything taken in is durable. Raises StoreError."""
         try:
             self._core.replay(self._clock())
+            if self._forwarder is not None:
+                self._forwarder.collect()
             self._ingest.start()
             while not self._stop.is_set():
                 self._turn()
-            self._core.close_due(self._clock())
+            self._close_due()
             self._ingest.flush(2.0)
         finally:
             self._ingest.stop()
@@ -170,6 +176,7 @@ class Service:
         """Do one turn of the loop: messages, rounds, connection, wide area, status."""
         if not self._ingest.alive:
             raise RuntimeError("the MQTT thread has died")
+        self._greet()
         waits = [_LONGEST_WAIT_S, self._book.wait_s(self._clock())]
         wait_s = min(wait for wait in waits if wait is not None)
         most = min(_BATCH, self._queue.room())
@@ -185,12 +192,14 @@ class Service:
                 lambda: self._ingest.acknowledge(deliveries),
                 self._clock(),
             )
-        self._core.close_due(self._clock())
-        self._greet()
+        self._close_due()
         if self._forwarder is not None:
-            self._forwarder.collect()
             self._forwarder.step(self._clock())
         self._show_status()
+
+    def _close_due(self) -> None:
+        if self._core.close_due(self._clock()) and self._forwarder is not None:
+            self._forwarder.collect()
 
     def _greet(self) -> None:
         """Publish head and members after each new connection."""
@@ -200,6 +209,7 @@ class Service:
         self._core.announce()
         if not self._said_ready:
             self._said_ready = True
+            self._notifier.send("READY=1")
             where = f"{self._config.mqtt.host}:{self._config.mqtt.port}"
             height, round_ = self._application.height, self._book.last
             _log.info("event=ready broker=%s height=%d round=%d", where, height, round_)
@@ -210,6 +220,7 @@ class Service:
         now = self._clock().steady
         if now >= self._status_due:
             self._status_due = now + _STATUS_EVERY_S
+            self._notifier.send("WATCHDOG=1")
             self._write_status(running=True)
 
     def _write_status(self, *, running: bool) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 HOST = "127.0.0.1"
 _START_LIMIT_S = 20
 _STOP_LIMIT_S = 10
+_MOST_UNACKNOWLEDGED = 16_000  # a session may have four subscriptions
 
 
 class BrokerError(RuntimeError):
@@ -53,7 +54,11 @@ def _nats(folder: Path, port: int, tls: Tls | None) -> list[str]:
     config.write_text(
         f'server_name: "gridwitness"\nlisten: "{HOST}:-1"\n'
         f'jetstream {{ store_dir: "{folder / "nats"}" }}\n'
-        f'mqtt {{ listen: "{HOST}:{port}"\n{secure} }}\n',
+        # nats-server gives each subscription this window of unacknowledged messages, but tracks no
+        # more of them for the whole session: with the default of 1024, two busy subscriptions lose
+        # what is beyond until it is sent again 30 s later. 65,535 is the most for a session.
+        f"mqtt {{ max_ack_pending: {_MOST_UNACKNOWLEDGED}\n"
+        f'listen: "{HOST}:{port}"\n{secure} }}\n',
         encoding="utf-8",
     )
     return [program, "-c", str(config)]

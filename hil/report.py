@@ -43,6 +43,7 @@ class Report:
     attacks: list[Attack] = field(default_factory=list)
     wide_area: dict[str, int] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
+    gateway: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _read(session: Session, ledger: LedgerView, learning_rounds: int) -> Report:
         meters=len(session.published),
         rounds=session.plan.rounds,
         blocks=ledger.blocks.height(),
-        witnessed_height=ledger.state().registry.witnessed,
+        witnessed_height=ledger.witnessed(),
         readings={
             "published": published,
             "accepted": accepted,
@@ -84,6 +85,7 @@ def _read(session: Session, ledger: LedgerView, learning_rounds: int) -> Report:
         },
         false_rejections=sum(r.outcome == tally.REJECTED for r in honest),
         honest={"readings": late.total(), "accepted": late["accepted"]},
+        gateway=dict(session.progress.status.counters),
         attacks=[_attack(fault, session, settled) for fault in session.plan.faults],
     )
 

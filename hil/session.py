@@ -70,6 +70,7 @@ class Progress:
     index: int = 0
     round: int = 0
     time_s: int = 0
+    height: int = 0
     status: GatewayStatus = field(default_factory=GatewayStatus)
     meters: dict[str, "MeterProgress"] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
@@ -296,6 +297,7 @@ class Session:
         limit = 4 * (self.plan.round_wall_s or _FAST_ROUND_MS / 1000)
         try:
             await self._observer.wait_closed(round_, limit)
+            self.progress.height = self._observer.height
         except TimeoutError:
             self._check_gateway()
             raise SessionError(f"round {round_} did not close: see {self._log}") from None

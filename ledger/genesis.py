@@ -5,6 +5,7 @@ the digest's first 8 bytes are the chain's id and stand in every record.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -46,6 +47,13 @@ class Parameters:
         )
 
 
+def _check_kind(fields: list[Any], kind: int, name: str) -> None:
+    for value, wanted in zip(fields, (kind, _VERSION), strict=False):
+        # True equals 1 in Python, and is another byte on the wire
+        if type(value) is not int or value != wanted:
+            raise MalformedRecord(f"not a {name} genesis of version {_VERSION}")
+
+
 def _decode_keys(item: Any, low: int, high: int, name: str) -> tuple[bytes, ...]:
     keys = tuple(
         records.octets(key, _KEY_BYTES, name) for key in records.array(item, low, high, name)
@@ -80,12 +88,12 @@ class RegionGenesis:
         keys: list[Any] = [list(self.operators), self.threshold, list(self.gateways)]
         return cbor.dumps([*head, *keys, members])
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the genesis bytes."""
         return sha256(self.encode()).digest()
 
-    @property
+    @cached_property
     def chain(self) -> bytes:
         """The 8-byte id that every record of the region carries."""
         return self.digest[: records.CHAIN_BYTES]
@@ -94,8 +102,7 @@ class RegionGenesis:
     def decode(cls, data: bytes) -> "RegionGenesis":
         """Take genesis bytes apart; raises MalformedRecord or InvalidKey."""
         fields = records.array(cbor.loads(data), 9, 9, "genesis")
-        if fields[:2] != [_REGIONAL, _VERSION]:
-            raise MalformedRecord("not a regional genesis of version 1")
+        _check_kind(fields, _REGIONAL, "regional")
         members = []
         for item in records.array(fields[8], 0, 100_000, "members"):
             key, cluster = records.array(item, 2, 2, "member")
@@ -129,12 +136,12 @@ class WideGenesis:
         regions = [[chain, list(gateways)] for chain, gateways in self.regions]
         return cbor.dumps([_WIDE, _VERSION, self.name, self.created, regions])
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the genesis bytes."""
         return sha256(self.encode()).digest()
 
-    @property
+    @cached_property
     def chain(self) -> bytes:
         """The 8-byte id that every summary carries."""
         return self.digest[: records.CHAIN_BYTES]
@@ -143,13 +150,14 @@ class WideGenesis:
     def decode(cls, data: bytes) -> "WideGenesis":
         """Take genesis bytes apart; raises MalformedRecord or InvalidKey."""
         fields = records.array(cbor.loads(data), 5, 5, "genesis")
-        if fields[:2] != [_WIDE, _VERSION]:
-            raise MalformedRecord("not a wide-area genesis of version 1")
+        _check_kind(fields, _WIDE, "wide-area")
         regions = []
         for item in records.array(fields[4], 0, 10_000, "regions"):
             chain, gateways = records.array(item, 2, 2, "region")
             records.octets(chain, records.CHAIN_BYTES, "region id")
             regions.append((chain, _decode_keys(gateways, 1, 16, "gateways")))
+        if len({chain for chain, _ in regions}) != len(regions):
+            raise MalformedRecord("regions holds one region twice")
         return cls(
             records.text(fields[2], 64, "name"),
             records.integer(fields[3], 0, records.MAX_TIME, "time"),

@@ -7,6 +7,8 @@ held by a lock file beside the database; readers open it read-only while it runs
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -20,8 +22,9 @@ class StoreError(Exception):
 class Database:
     """An SQLite connection with explicit transactions.
 
-    ``path`` None is a database in memory. ``tables`` is the schema (``CREATE TABLE IF NOT EXISTS``
-    statements) of whoever owns it. Raises StoreError, also from the methods where the disk fails.
+    ``path`` None is a temporary database, gone when closed. ``tables`` is the schema (``CREATE
+    TABLE IF NOT EXISTS`` statements) of whoever owns it. Raises StoreError, also from the methods
+    where the disk fails; what goes over ``connection`` directly raises what sqlite3 does.
     """
 
     def __init__(self, path: Path | None, tables: str, *, read_only: bool = False) -> None:
@@ -31,30 +34,35 @@ class Database:
             self._lock = _take_lock(path)
         try:
             self.connection = _connect(path, read_only)
-            if not read_only:
-                self._prepare(tables)
-            self._check_version()
-        except sqlite3.Error as e:
-            self._unlock()
-            raise StoreError(f"{path} cannot be used as a database: {e}") from e
-        except StoreError:
-            self.connection.close()
+        except BaseException:
             self._unlock()
             raise
+        try:
+            self._prepare(tables, read_only)
+        except BaseException as e:
+            self.connection.close()
+            self._unlock()
+            if isinstance(e, sqlite3.Error):
+                raise StoreError(f"{path} cannot be used as a database: {e}") from e
+            raise
 
-    def _prepare(self, tables: str) -> None:
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("PRAGMA synchronous=FULL")
-        version = self._version()
-        self.connection.executescript(tables)
-        if version == 0:
-            self.connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+    def _prepare(self, tables: str, read_only: bool) -> None:
+        version, table_count = self.connection.execute(
+            "SELECT (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_master"
+        ).fetchone()
+        if version == 0 and table_count:
+            raise StoreError(f"{self.path} is another program's database")
+        new = version == 0 and not read_only
+        if not new:
+            self._check_version(version)
+        if not read_only:
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            self.connection.execute("PRAGMA synchronous=FULL")
+            # the version in the same transaction: a crash leaves a new file or a whole schema
+            version_sql = f"PRAGMA user_version={_SCHEMA_VERSION}"
+            self.connection.executescript(f"BEGIN IMMEDIATE; {tables}; {version_sql}; COMMIT")
 
-    def _version(self) -> int:
-        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
-
-    def _check_version(self) -> None:
-        version = self._version()
+    def _check_version(self, version: int) -> None:
         if version != _SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path} has schema version {version}, this program reads {_SCHEMA_VERSION}: "
@@ -63,16 +71,37 @@ class Database:
 
     def begin(self) -> None:
         """Start a transaction."""
-        self.connection.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Make the transaction durable."""
-        self.connection.execute("COMMIT")
+        """Make the transaction durable; it is dropped where this raises."""
+        try:
+            self._execute("COMMIT")
+        except StoreError:
+            self.rollback()
+            raise
 
     def rollback(self) -> None:
-        """Drop the transaction."""
+        """Drop the transaction, if there is one."""
         if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
+            self._execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the body writes, or drop it when the body raises."""
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+
+    def _execute(self, sql: str) -> None:
+        try:
+            self.connection.execute(sql)
+        except sqlite3.Error as e:
+            raise StoreError(f"{self.path} cannot be written: {e}") from e
 
     def close(self) -> None:
         """Drop an open transaction and let go of file and lock."""
@@ -102,18 +131,32 @@ def _take_lock(path: Path) -> int:
         raise StoreError(f"{path} cannot be opened for writing: {e.strerror}") from e
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as e:
         os.close(fd)
-        raise StoreError(f"{path} is in use by another process: only one may own it") from None
+        if isinstance(e, BlockingIOError):
+            raise StoreError(f"{path} is in use: only one may own it") from None
+        raise StoreError(f"{path} cannot be locked: {e.strerror}") from e
     return fd
 
 
 def _connect(path: Path | None, read_only: bool) -> sqlite3.Connection:
     if path is None:
-        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    if read_only:
-        if not path.is_file():
-            raise StoreError(f"{path} does not exist")
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        name = ""  # in memory, and in a temporary file as far as it outgrows the page cache
+    elif not read_only:
+        name = path.absolute().as_uri()
+    elif path.is_file():
+        name = path.absolute().as_uri() + _read_only_options(path)
+    else:
+        raise StoreError(f"{path} does not exist")
+    try:
+        return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as e:
+        raise StoreError(f"{path} cannot be opened as a database: {e}") from e
+
+
+def _read_only_options(path: Path) -> str:
+    log = path.with_name(path.name + "-wal")
+    if log.exists() or os.access(path.parent, os.W_OK):
+        return "?mode=ro"
+    # a copy on a medium that cannot be written, where SQLite could not make its lock file
+    return "?mode=ro&immutable=1"

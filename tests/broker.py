@@ -2,12 +2,6 @@
 
 import datetime
 import ipaddress
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-HOST = "127.0.0.1"
-_START_LIMIT_S = 20
+from hil.broker import HOST, Broker, BrokerError, Tls, free_port
+
+__all__ = ["HOST", "Broker", "Certificates", "free_port", "make_certificates"]
 
 
 class Certificates(NamedTuple):
@@ -35,74 +30,11 @@ class Certificates(NamedTuple):
     key: Path
 
 
-class Broker:
-    """One broker process; `port` stays the same over restarts, and so does what it stored."""
-
-    def __init__(self, command: list[str], port: int, log: Path) -> None:
-        self.port = port
-        self._command = command
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and return when it takes connections."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + _START_LIMIT_S
-        while True:
-            try:
-                socket.create_connection((HOST, self.port), timeout=1).close()
-                return
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    text = self._log.read_text(errors="replace")
-                    raise RuntimeError(f"the broker did not start:\n{text}") from None
-                time.sleep(0.02)
-
-    def stop(self) -> None:
-        """End it in an orderly way."""
-        if self._process:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
-
-    def kill(self) -> None:
-        """End it as a crash would (SIGKILL)."""
-        if self._process:
-            self._process.kill()
-            self._process.wait(20)
-            self._process = None
-
-    def restart(self) -> None:
-        """Start it again after stop() or kill(); stops it first if it still runs."""
-        self.stop()
-        self.start()
-
-
-def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _program(name: str) -> str:
-    beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    found = beside or shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
-@contextmanager
-def _running(broker: Broker) -> Iterator[Broker]:
+def _broker(kind: str, folder: Path, tls: Certificates | None) -> Broker:
     try:
-        broker.start()
-        yield broker
-    finally:
-        broker.kill()
+        return Broker(folder, kind, Tls(tls.cert, tls.key) if tls else None)
+    except BrokerError as e:
+        pytest.skip(str(e))
 
 
 @contextmanager
@@ -111,33 +43,14 @@ def nats_broker(folder: Path, tls: Certificates | None = None) -> Iterator[Broke
 
     With `tls` the MQTT port speaks TLS only. The test is skipped where nats-server is missing.
     """
-    program = _program("nats-server")
-    port = free_port()
-    secure = f'tls {{ cert_file: "{tls.cert}", key_file: "{tls.key}" }}' if tls else ""
-    config = folder / "nats.conf"
-    config.write_text(
-        f'server_name: "test"\nlisten: "{HOST}:-1"\n'
-        f'jetstream {{ store_dir: "{folder / "nats"}" }}\n'
-        f'mqtt {{ listen: "{HOST}:{port}"\n{secure} }}\n',
-        encoding="utf-8",
-    )
-    with _running(Broker([program, "-c", str(config)], port, folder / "nats.log")) as broker:
+    with _broker("nats", folder, tls) as broker:
         yield broker
 
 
 @contextmanager
 def mosquitto_broker(folder: Path, tls: Certificates | None = None) -> Iterator[Broker]:
     """Run mosquitto without authentication and persistence; skips where it is missing."""
-    program = _program("mosquitto")
-    port = free_port()
-    secure = f"certfile {tls.cert}\nkeyfile {tls.key}\n" if tls else ""
-    # Started by root, mosquitto becomes its own user, which may not read the test's folder.
-    user = "user root\n" if os.geteuid() == 0 else ""
-    config = folder / "mosquitto.conf"
-    config.write_text(
-        f"{user}listener {port} {HOST}\nallow_anonymous true\n{secure}", encoding="utf-8"
-    )
-    with _running(Broker([program, "-c", str(config)], port, folder / "mosquitto.log")) as broker:
+    with _broker("mosquitto", folder, tls) as broker:
         yield broker
 
 

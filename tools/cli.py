@@ -23,6 +23,17 @@ _COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; gives the exit code."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader of our output went away (`gridwitness show | head`)
+        sys.stderr.close()
+        return 0
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="gridwitness",
         description="Electricity meters that witness each other: run, check and look at regions.",
@@ -39,12 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
     except CommandError as e:
         print(f"gridwitness {options.command}: {e}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # the reader of our output went away (`gridwitness show | head`)
-        sys.stderr.close()
-        return 0
 
 
 if __name__ == "__main__":

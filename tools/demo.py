@@ -5,11 +5,10 @@ import itertools
 import shutil
 from pathlib import Path
 
-from ledger.audit import audit
-
 from hil import clusters, faults, traces
 from hil.report import Attack
 from hil.session import Plan, Session
+from ledger.audit import audit
 from ledger.protocol import quantities, records
 from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
@@ -27,8 +26,8 @@ _LEARNING = 12  # rounds before the first attack
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--meters", type=int, default=12, help="how many meters (12 to 24)")
-    parser.add_argument("--rounds", type=int, default=40, help="how many rounds (30 to 400)")
+    parser.add_argument("--meters", type=int, default=24, help="how many meters (12 to 24)")
+    parser.add_argument("--rounds", type=int, default=60, help="how many rounds (30 to 400)")
     parser.add_argument(
         "--round-seconds",
         type=float,
@@ -103,8 +102,9 @@ def tamper(session: Session) -> list[Attack]:
     with Database(copy.regional, TABLES) as database:
         height, index = _alter(database)
     result = audit(copy)
-    found = not result.ok and result.names(height, index)
-    sentence = f"the audit of the altered copy says: {result.failure}"
+    failure = result.failure
+    found = failure is not None and (failure.block, failure.record) == (height, index)
+    sentence = f"in a copy of the ledger; the audit says: {failure}"
     return [Attack("stored reading altered", 1, int(found), sentence)]
 
 

@@ -21,7 +21,7 @@ _MARKS = {
     tally.UNCONFIRMED: ("○", "yellow"),
     tally.EQUIVOCATED: ("!", "bold magenta"),
 }
-_EVENTS_SHOWN = 6
+_EVENTS_SHOWN = 8
 _BAR = 30
 
 
@@ -40,7 +40,9 @@ class SessionView:
         self._started = time.monotonic()
         self._outcomes: dict[str, SettledReading] = {}
         self._events: list[Text] = []
+        self._rejections: dict[tuple[str, str], tuple[int, Text]] = {}
         self._votes = ""
+        self._witnessed = 0
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -58,11 +60,11 @@ class SessionView:
 
     def update(self, progress: Progress) -> None:
         """Take the newest blocks in and draw."""
-        self._read_blocks(progress)
         for fault in self._session.plan.faults:
             if fault.attempts and fault.sentence not in self._announced:
                 self._announced.add(fault.sentence)
                 self._say(Text(f"attack: {fault.sentence}", "bold cyan"))
+        self._read_blocks(progress)
         if self._live is not None:
             self._live.update(self._picture(progress), refresh=True)
         elif progress.stage != self._stage:
@@ -75,10 +77,20 @@ class SessionView:
     def _say(self, text: Text) -> None:
         self._events.append(text)
         if self._live is None:
-            self._console.print(f"{self._elapsed()}    ", text)
+            self._console.print(f"{self._elapsed()}    ", text, soft_wrap=True)
+
+    def _say_rejected(self, height: int, name: str, why: str) -> None:
+        """Tell a rejection; the same one in the next block lengthens the line before."""
+        if self._live is not None and (name, why) in self._rejections:
+            first, line = self._rejections[name, why]
+            line.plain = f"blocks {first} to {height}: readings of {name} rejected ({why})"
+            return
+        line = Text(f"block {height}: reading of {name} rejected ({why})", "red")
+        self._rejections[name, why] = (height, line)
+        self._say(line)
 
     def _read_blocks(self, progress: Progress) -> None:
-        if progress.status.height <= self._shown_height:
+        if progress.height <= self._shown_height:
             return
         if self._ledger is None:
             try:
@@ -86,6 +98,7 @@ class SessionView:
                 self._ledger = LedgerView(self._directory.regional, round_s)
             except StoreError:
                 return
+        self._witnessed = self._ledger.witnessed()
         for height in range(self._shown_height + 1, self._ledger.blocks.height() + 1):
             self._read_block(self._ledger, height, progress)
             self._shown_height = height
@@ -96,8 +109,7 @@ class SessionView:
             name = self._session.names.get(settled.address, settled.address.hex()[:8])
             self._outcomes[name] = settled
             if settled.outcome == tally.REJECTED:
-                why = self._reasons(ledger, settled)
-                self._say(Text(f"block {height}: reading of {name} rejected ({why})", "red"))
+                self._say_rejected(height, name, self._reasons(ledger, settled))
         count = ledger.count_ballots(height)
         accepts = count.verdicts[records.ACCEPT]
         rejects = sum(n for v, n in count.verdicts.items() if records.is_reject(v))
@@ -107,7 +119,8 @@ class SessionView:
             self._console.print(
                 f"{self._elapsed()}  block {height:3}  {len(readings)} readings, "
                 f"{accepted} accepted, {self._votes}, "
-                f"witnessed {progress.status.witnessed}, wide area {progress.status.wide_height}"
+                f"witnessed to {self._witnessed}, wide area {progress.status.wide_height}",
+                soft_wrap=True,
             )
 
     def _reasons(self, ledger: LedgerView, settled: SettledReading) -> str:
@@ -133,7 +146,7 @@ class SessionView:
             f"{self._elapsed().strip()}",
         )
         grid.add_row(
-            f"regional chain: block {status.height}, witnessed to {status.witnessed}",
+            f"regional chain: block {progress.height}, witnessed to {self._witnessed}",
             f"wide-area chain: block {status.wide_height}",
             self._votes,
         )

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,9 @@ from tools.errors import CommandError
 from tools.member import find_member
 
 _NEWEST = 10
+_PIPE_WIDTH = 160
+# what a table shows of an address or digest: enough to be given back to --meter and --reading
+_SHORT = {"address": 12, "meter": 12, "voter": 12, "digest": 16}
 
 Data = dict[str, Any]
 
@@ -30,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--meter", metavar="A", help="one member: its address, or the start of it")
     what.add_argument("--block", type=int, metavar="H", help="one block: its height")
-    what.add_argument("--reading", metavar="DIGEST", help="one reading: its 64 hex digits")
+    what.add_argument("--reading", metavar="DIGEST", help="one reading: 16 or more hex digits")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -49,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(data, indent=2))
     else:
-        _print(Console(), data)
+        console = Console()
+        _print(console if console.is_terminal else Console(width=_PIPE_WIDTH), data)
     return 0
 
 
@@ -169,7 +174,8 @@ def _meter(ledger: LedgerView, start: str) -> Data:
 def _block(ledger: LedgerView, height: int) -> Data:
     newest = ledger.blocks.height()
     if not 1 <= height <= newest:
-        raise CommandError(f"--block {height}: the chain has blocks 1 to {newest}")
+        blocks = f"blocks 1 to {newest}" if newest else "no blocks yet"
+        raise CommandError(f"--block {height}: the chain has {blocks}")
     head = ledger.blocks.head(height)
     ballots = [
         {
@@ -199,11 +205,10 @@ def _block(ledger: LedgerView, height: int) -> Data:
 
 
 def _reading(ledger: LedgerView, text: str) -> Data:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        raise CommandError(f"--reading {text}: a digest is 64 hex digits") from None
-    settled = ledger.reading(digest)
+    start = text.lower()
+    if not 16 <= len(start) <= 64 or set(start) - set("0123456789abcdef"):
+        raise CommandError(f"--reading {text}: give 16 to 64 hex digits of a digest")
+    settled = ledger.reading_that_starts(start)
     if settled is None:
         raise CommandError(f"--reading {text}: no reading in this ledger has this digest")
     values = {}
@@ -241,7 +246,7 @@ def _print(console: Console, data: Data) -> None:
 
 
 def _print_pairs(console: Console, title: str, pairs: Data) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=title, show_header=False, title_justify="left", box=SIMPLE)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():
@@ -250,12 +255,12 @@ def _print_pairs(console: Console, title: str, pairs: Data) -> None:
 
 
 def _print_rows(console: Console, title: str, rows: list[Data]) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*[_cell(row.get(name)) for name in names])
+        table.add_row(*[_cell(row.get(name))[: _SHORT.get(name)] for name in names])
     console.print(table)
 
 

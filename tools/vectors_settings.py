@@ -20,7 +20,7 @@ def _settings(**change: object) -> Fields:
         "port": 8883,
         "user": "meter",
         "password": "s3cret",
-        "ca": b"-----BEGIN CERTIFICATE-----\n",
+        "ca": b"\x30\x82\x01\x00",
     }
     return {**fields, **change}
 

@@ -1,4 +1,4 @@
-"""What a gateway tells meters besides records (SPEC section 6): receipts and members.
+"""What a gateway tells meters besides records: receipts and members (SPEC 6.6 to 6.8).
 
 These messages carry no signature of their own: what they claim is proved by the signed head inside
 or by the operators' signatures, so whoever relays them need not be trusted.
@@ -37,7 +37,7 @@ class Receipt:
 
     ``head`` is the head's envelope; ``entries`` [(digest, index, path)] lead to its records root;
     ``bridge`` is None or (height, path): the proof under the head's history root that the head of
-    that height is one of its forebears (SPEC 10.3).
+    that height is one of its forebears (SPEC 10.2).
     """
 
     def __init__(

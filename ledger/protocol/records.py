@@ -33,7 +33,7 @@ MAX_VERDICTS = 24
 MAX_LATE_VERDICTS = 10
 MAX_ROUND = 0xFFFFFFFF
 MAX_TIME = (1 << 40) - 1
-_MAX_ITEMS = 128
+_MAX_ITEMS = 256  # a summary of 32 adjustments has 192, a full ballot 78
 
 # flags of a reading
 CLOCK_UNSYNCHRONISED = 1

@@ -29,6 +29,12 @@ def _plausible(reading: records.Reading, code: int) -> int | None:
     return value if value is not None and quantities.in_range(code, value) else None
 
 
+def _add_rise(energy: int, before: int | None, now: int | None) -> int:
+    if before is None or now is None:
+        return energy
+    return min(MAX_ENERGY, energy + max(0, now - before))
+
+
 @dataclass(slots=True)
 class Aggregate:
     """One window so far: rounds [window * W, (window + 1) * W), heights from ``from_height`` on.
@@ -74,17 +80,26 @@ class Aggregate:
         self.power = _widen(self.power, _plausible(reading, quantities.ACTIVE_POWER))
         self.voltage = _widen(self.voltage, _plausible(reading, quantities.VOLTAGE))
         self.frequency = _widen(self.frequency, _plausible(reading, quantities.FREQUENCY))
+        self._count_energy(reading, member)
+
+    def _count_energy(self, reading: records.Reading, member: Member) -> None:
         energy_in = _plausible(reading, quantities.ENERGY_IMPORT)
-        if energy_in is None:
+        energy_out = _plausible(reading, quantities.ENERGY_EXPORT)
+        if energy_in is None and energy_out is None:
             return
-        energy_out = _plausible(reading, quantities.ENERGY_EXPORT) or 0
-        before = member.register
-        if before is not None and reading.time <= before[0]:
+        time, before_in, before_out = member.register or (-1, None, None)
+        if reading.time <= time:
             return  # a late one: the difference of its neighbours in time has counted it
-        if before is not None and not reading.flags & records.REGISTER_RESET:
-            self.energy_in = min(MAX_ENERGY, self.energy_in + max(0, energy_in - before[1]))
-            self.energy_out = min(MAX_ENERGY, self.energy_out + max(0, energy_out - before[2]))
-        member.register = (reading.time, energy_in, energy_out)
+        if reading.flags & records.REGISTER_RESET:
+            before_in = before_out = None
+        self.energy_in = _add_rise(self.energy_in, before_in, energy_in)
+        self.energy_out = _add_rise(self.energy_out, before_out, energy_out)
+        # a register that this reading leaves out goes on from where it was
+        member.register = (
+            reading.time,
+            before_in if energy_in is None else energy_in,
+            before_out if energy_out is None else energy_out,
+        )
 
     def encode(self) -> bytes:
         """Give the bytes that the store keeps."""
@@ -99,9 +114,10 @@ class Aggregate:
     def decode(cls, blob: bytes) -> "Aggregate":
         """Take bytes of our own store apart."""
         f = cbor.loads(blob)
-        power, voltage, frequency = (None if e is None else (e[0], e[1]) for e in f[4])
-        late = {row[0]: list(row[1:]) for row in f[6]}
-        return cls(f[0], f[1], f[2], f[3], power, voltage, frequency, *f[5], adjustments=late)
+        extremes: list[Extremes] = [None if e is None else (e[0], e[1]) for e in f[4]]
+        aggregate = cls(*f[:4], *extremes, *f[5])
+        aggregate.adjustments = {row[0]: list(row[1:]) for row in f[6]}
+        return aggregate
 
     def left_over(self) -> dict[int, list[int]]:
         """Give the adjustments that this window's summary has no room for."""

@@ -28,7 +28,8 @@ __all__ = ["TABLES", "RegionalApplication"]
 class RegionalApplication:
     """The rules, state and blocks of one region over one database (made with ``TABLES``).
 
-    Raises StoreError when the database belongs to another genesis.
+    Raises StoreError when the database belongs to another genesis. When ``finalize_block`` or
+    ``commit`` raises, the application is where it was before the block.
     """
 
     def __init__(self, genesis: RegionGenesis, database: Database, verifier: Verifier) -> None:
@@ -45,10 +46,9 @@ class RegionalApplication:
     def _bind_genesis(self) -> None:
         stored = self.blocks.meta("genesis")
         if stored is None:
-            self._database.begin()
-            self.blocks.set_meta("genesis", self.genesis.encode())
-            self.blocks.put_state(State.genesis_rows(self.genesis))
-            self._database.commit()
+            with self._database.transaction():
+                self.blocks.set_meta("genesis", self.genesis.encode())
+                self.blocks.put_state(State.genesis_rows(self.genesis))
         elif stored != self.genesis.encode():
             raise StoreError(f"{self._database.path} holds the chain of another genesis")
 
@@ -68,7 +68,10 @@ class RegionalApplication:
             envelope, record = self.delivery.open(raw)
             assert not isinstance(record, records.Close)
             self._pending.add((envelope, record))
-        self._engine_height = int.from_bytes(self.blocks.meta("engine-height") or b"", "big")
+        self._committed = Info(self._stored_engine_height(), self.app_hash)
+
+    def _stored_engine_height(self) -> int:
+        return int.from_bytes(self.blocks.meta("engine-height") or b"", "big")
 
     @property
     def app_hash(self) -> bytes:
@@ -79,7 +82,7 @@ class RegionalApplication:
 
     def info(self) -> Info:
         """See abci.Application."""
-        return Info(self._engine_height, self.app_hash)
+        return self._committed
 
     def check_tx(self, tx: bytes) -> TxResult:
         """See abci.Application."""
@@ -108,7 +111,12 @@ class RegionalApplication:
         return all(result.code == codes.OK for result in self._try(txs))
 
     def finalize_block(self, height: int, txs: Sequence[bytes]) -> FinalizeResult:
-        """See abci.Application. Leaves a transaction open that ``commit`` ends."""
+        """See abci.Application. Leaves a transaction open that ``commit`` ends.
+
+        A block that was never committed is dropped first: its engine went away in between.
+        """
+        if self._database.connection.in_transaction:
+            self._undo()
         self._database.begin()
         try:
             self._made = []
@@ -118,12 +126,18 @@ class RegionalApplication:
         except BaseException:
             self._undo()
             raise
+        self._finalized = Info(height, self.app_hash)
         return FinalizeResult(results, self.app_hash)
 
     def commit(self) -> None:
         """See abci.Application."""
-        self._database.commit()
+        try:
+            self._database.commit()
+        except BaseException:
+            self._undo()
+            raise
         self.state.settle()
+        self._committed = self._finalized
 
     def close(self) -> None:
         """Let go of the database."""
@@ -139,10 +153,9 @@ class RegionalApplication:
         """Sign and keep the heads that this gateway has not signed yet; gives their heights."""
         unsigned = self.blocks.unsigned_heads()
         if unsigned:
-            self._database.begin()
-            for height, payload in unsigned:
-                self.blocks.put_head_envelope(height, signer.seal(payload).raw)
-            self._database.commit()
+            with self._database.transaction():
+                for height, payload in unsigned:
+                    self.blocks.put_head_envelope(height, signer.seal(payload).raw)
         return [height for height, _ in unsigned]
 
     def bridge(self, held: int, height: int) -> list[bytes]:
@@ -156,15 +169,20 @@ class RegionalApplication:
             return False
 
     def _try(self, txs: list[bytes]) -> tuple[TxResult, ...]:
+        made = self._made
         self._database.begin()
         try:
             return tuple(self._deliver(tx) for tx in txs)
         finally:
             self._undo()
+            self._made = made
 
     def _undo(self) -> None:
         self._database.rollback()
-        self.state.rollback()
+        if self._stored_engine_height() == self._committed.last_block_height:
+            self.state.rollback()
+        else:  # an interrupt came when the commit was done already
+            self.state.settle()
         self._made = []
         self._reload()
 
@@ -254,4 +272,3 @@ class RegionalApplication:
         else:
             self.blocks.set_meta("aggregate", self._aggregate.encode())
         self.blocks.put_pending([envelope.raw for envelope, _ in self._pending.entries])
-        self._engine_height = engine_height

@@ -169,6 +169,13 @@ class Blocks:
         ).fetchone()
         return None if row is None else bytes(row[0])
 
+    def last_height_before(self, round_: int) -> int:
+        """Give the height of the newest head of a round before ``round_``, or 0."""
+        row = self._sql.execute(
+            "SELECT height FROM heads WHERE round<? ORDER BY round DESC LIMIT 1", (round_,)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
     # records
 
     def record(self, id_: int) -> bytes | None:
@@ -186,12 +193,16 @@ class Blocks:
 
     def find_reading(self, digest: bytes) -> int | None:
         """Give the id of a reading by digest, or None."""
-        rows = self._sql.execute("SELECT id FROM digests WHERE digest=?", (_prefix(digest),))
-        for (id_,) in rows.fetchall():
+        for id_ in self.readings_of_prefix(digest[:8]):
             raw = self.record(id_)
             if raw is not None and Envelope.parse(raw).digest == digest:
-                return int(id_)
+                return id_
         return None
+
+    def readings_of_prefix(self, prefix: bytes) -> list[int]:
+        """Give the ids of readings whose digest starts with eight bytes."""
+        rows = self._sql.execute("SELECT id FROM digests WHERE digest=?", (_prefix(prefix),))
+        return [int(id_) for (id_,) in rows]
 
     def find_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[int]:
         """Give the ids of the records (two at an equivocation) in a slot, oldest first."""
@@ -208,6 +219,11 @@ class Blocks:
             if record.TYPE == kind and envelope.kid == address and slot_of(record) == slot:
                 found.append(int(id_))
         return found
+
+    def digests_in_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[bytes]:
+        """Give the digests of the records in a slot, oldest first."""
+        stored = [self.record(id_) for id_ in self.find_slot(kind, address, slot)]
+        return [Envelope.parse(raw).digest for raw in stored if raw is not None]
 
     # results, windows, state
 
@@ -242,6 +258,11 @@ class Blocks:
         """Give the state as (key, value), by key."""
         rows = self._sql.execute("SELECT key, value FROM state ORDER BY key")
         return [(bytes(key), bytes(value)) for key, value in rows]
+
+    def state_value(self, key: bytes) -> bytes | None:
+        """Give one value of the state, or None."""
+        row = self._sql.execute("SELECT value FROM state WHERE key=?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def windows_after(self, height: int) -> list[tuple[int, bytes]]:
         """Give (to height, aggregate) of the windows that ended after a height."""

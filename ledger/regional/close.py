@@ -39,8 +39,11 @@ class Closing:
     fresh: dict[bytes, tuple[OpenReading, records.Reading]] = field(default_factory=dict)
     touched: set[bytes] = field(default_factory=set)
     offenders: set[bytes] = field(default_factory=set)
+    twins: set[bytes] = field(default_factory=set)
     results: list[Result] = field(default_factory=list)
     _candidates: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
+    _seeds: dict[int, bytes] = field(default_factory=dict)
+    _heights: dict[bytes, int] = field(default_factory=dict)
     _drawn: dict[tuple[bytes, int], frozenset[bytes]] = field(default_factory=dict)
 
     def run(self, entries: list[Entry]) -> None:
@@ -49,6 +52,7 @@ class Closing:
         for index, (envelope, record) in enumerate(entries):
             if isinstance(record, records.Reading):
                 self._take_reading(index, envelope, record, envelope.digest in evidence)
+        self._end_twins()
         for envelope, record in entries:
             if isinstance(record, records.Ballot):
                 self._take_ballot(envelope, record, envelope.digest in evidence)
@@ -69,10 +73,14 @@ class Closing:
         for envelope, record in entries:
             if isinstance(record, records.RegistryChange):
                 continue
-            by_slot.setdefault(slot_key(envelope, record), []).append(envelope.digest)
-            if not slot_is_free(self.state.members.edit(envelope.kid), record):
+            key = slot_key(envelope, record)
+            by_slot.setdefault(key, []).append(envelope.digest)
+            member = self.state.members.get(envelope.kid)
+            assert member is not None, "a record of a stranger was let in"
+            if not slot_is_free(member, record):
                 found.add(envelope.digest)
                 self.offenders.add(envelope.kid)
+                self.twins.update(self.blocks.digests_in_slot(*key))
         for key, digests in by_slot.items():
             if len(digests) > 1:
                 found.update(digests)
@@ -95,31 +103,42 @@ class Closing:
         else:
             self.fresh[envelope.digest] = (entry, reading)
 
+    def _end_twins(self) -> None:
+        """End open readings whose slot got a second payload: neither counts."""
+        for digest in sorted(self.twins):
+            entry = self.state.open.get(digest)
+            if entry is not None:
+                self._finish(digest, entry, tally.EQUIVOCATED, self._stored(entry))
+                self.state.open.drop(digest)
+
     def _take_ballot(self, envelope: Envelope, ballot: records.Ballot, evidence: bool) -> None:
         member = self.state.members.edit(envelope.kid)
         if member.ballot_round is None or ballot.round > member.ballot_round:
             member.ballot_round = ballot.round
         if evidence:
             return
-        named = self.blocks.height_of(ballot.parent) or 0
-        member.named_height = max(member.named_height, named)
+        member.named_height = max(member.named_height, self._height_of(ballot.parent))
         for digest, verdict in ballot.verdicts:
             self._take_vote(envelope.kid, digest, verdict)
 
+    def _height_of(self, parent: bytes) -> int:
+        # most ballots of a round name the same head
+        if parent not in self._heights:
+            self._heights[parent] = self.blocks.height_of(parent) or 0
+        return self._heights[parent]
+
     def _take_vote(self, voter: bytes, digest: bytes, verdict: int) -> None:
         """Count a verdict if its reading is open and the voter sits in its committee."""
-        if digest in self.fresh:
-            entry = self.fresh[digest][0]
-        elif self.state.open.get(digest) is not None:
-            entry = self.state.open.edit(digest)
-        else:
-            return
-        if voter not in self.committee_of(entry.meter, entry.round):
+        fresh = self.fresh.get(digest)
+        entry = self.state.open.get(digest) if fresh is None else fresh[0]
+        if entry is None or voter not in self.committee_of(entry.meter, entry.round):
             return
         before = entry.votes.get(voter, records.ABSTAIN)
         if before == records.ABSTAIN:
+            if fresh is None:
+                entry = self.state.open.edit(digest)
+                self.touched.add(digest)
             entry.votes[voter] = verdict
-            self.touched.add(digest)
         elif verdict != records.ABSTAIN and (
             records.is_reject(before) != records.is_reject(verdict)
         ):
@@ -165,10 +184,19 @@ class Closing:
 
     def seed(self, round_: int) -> bytes:
         """Give the seed of a round's epoch: the newest head before it, or the genesis."""
-        start = rounds.epoch_of(round_) * rounds.EPOCH_ROUNDS
-        return self.blocks.last_digest_before(start) or self.genesis.digest
+        epoch = rounds.epoch_of(round_)
+        if epoch not in self._seeds:
+            digest = self.blocks.last_digest_before(epoch * rounds.EPOCH_ROUNDS)
+            self._seeds[epoch] = digest or self.genesis.digest
+        return self._seeds[epoch]
 
     def _settle(self) -> None:
+        """Tally older readings first, so that a meter's registers are seen in their order."""
+        for entry, digest in self._touched_entries():
+            outcome = self._outcome(entry)
+            if outcome != tally.OPEN:
+                self._finish(digest, entry, outcome, self._stored(entry))
+                self.state.open.drop(digest)
         for digest, (entry, reading) in self.fresh.items():
             outcome = self._outcome(entry)
             if outcome == tally.OPEN:
@@ -176,12 +204,10 @@ class Closing:
                 self._add_result(digest, entry, outcome)
             else:
                 self._finish(digest, entry, outcome, reading)
-        for digest in sorted(self.touched - self.fresh.keys()):
-            entry = self.state.open.edit(digest)
-            outcome = self._outcome(entry)
-            if outcome != tally.OPEN:
-                self._finish(digest, entry, outcome, self._stored(entry))
-                self.state.open.drop(digest)
+
+    def _touched_entries(self) -> list[tuple[OpenReading, bytes]]:
+        entries = [(self.state.open.edit(digest), digest) for digest in self.touched]
+        return sorted(entries, key=lambda pair: pair[0].record_id)
 
     def _expire(self) -> None:
         limit = self.round - self.genesis.parameters.open_rounds
@@ -223,19 +249,31 @@ class Closing:
             member = self.state.members.edit(address)
             if not member.suspended:
                 member.suspended = True
-                member.active_until = self.round + 1
+                # one that has left already does not come back for the rounds in between
+                if member.active_until is None:
+                    member.active_until = self.round + 1
                 self.aggregate.alarms += 1
 
     def _witness(self) -> None:
         """Raise the witnessed height: more than 2/3 of the members named it or a descendant."""
-        newest = self.state.registry.witnessed
-        named = {m.named_height for _, m in self.state.active(self.round)}
-        for height in sorted(named, reverse=True):
-            if height <= newest:
-                break
+        registry = self.state.registry
+        for height in sorted(self._candidates_for_witness(registry.witnessed), reverse=True):
             if self._is_witnessed(height):
-                self.state.registry = Registry(self.state.registry.changes, height)
+                self.state.registry = Registry(registry.changes, height)
                 break
+
+    def _candidates_for_witness(self, newest: int) -> set[int]:
+        """Give the heights above ``newest`` of which the largest witnessed one must be one.
+
+        While the members stay the same that is a height that somebody named. Members change
+        between rounds, so the last head before each change is one too.
+        """
+        members = [member for _, member in self.state.members.items()]
+        named = {member.named_height for member in members}
+        since = self.blocks.head(newest).round if newest else -1
+        changes = {m.active_from for m in members} | {m.active_until for m in members}
+        ends = {self.blocks.last_height_before(r) for r in changes if r is not None and r > since}
+        return {height for height in named | ends if height > newest}
 
     def _is_witnessed(self, height: int) -> bool:
         voters = [m for _, m in self.state.active(self.blocks.head(height).round)]
@@ -243,16 +281,19 @@ class Closing:
 
     def _apply_registry(self) -> None:
         """Let approved changes take effect once a head that contains them is witnessed."""
-        alone = not any(True for _ in self.state.active(self.round))
-        for digest, approval in sorted(self.state.approvals.items()):
+        changes = [(_decode_change(a), digest, a) for digest, a in self.state.approvals.items()]
+        for change, digest, approval in sorted(changes, key=lambda c: (c[0].number, c[1])):
             height = approval.approved_height
             if height is None:
-                change = _decode_change(approval)
                 if change.number <= self.state.registry.changes:
                     self.state.approvals.drop(digest)  # another change took its number
-            elif alone or height <= self.state.registry.witnessed:
-                self._apply(_decode_change(approval))
+            elif height <= self.state.registry.witnessed or self._is_empty():
+                self._apply(change)
                 self.state.approvals.drop(digest)
+
+    def _is_empty(self) -> bool:
+        """Tell whether the region has no member from the next round on."""
+        return next(self.state.active(self.round + 1), None) is None
 
     def _apply(self, change: records.RegistryChange) -> None:
         address = address_of(change.public_key)

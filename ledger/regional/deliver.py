@@ -42,15 +42,19 @@ class Pending:
             self.add(entry)
 
     def add(self, entry: Entry) -> None:
-        """Take a record in; raises Refused when its signer has too many waiting."""
+        """Take a record in."""
         envelope, record = entry
-        waiting = self._of_signer.get(envelope.kid, 0)
-        if waiting >= MAX_PENDING_A_SIGNER or len(self.entries) >= _MAX_PENDING:
-            raise Refused(codes.FULL, "too many records of this signer wait for a close")
-        self._of_signer[envelope.kid] = waiting + 1
+        self._of_signer[envelope.kid] = self._of_signer.get(envelope.kid, 0) + 1
         self.entries.append(entry)
         self.slots.setdefault(slot_key(envelope, record), []).append(envelope.digest)
         self.accumulator = sha256(self.accumulator + envelope.digest).digest()
+
+    def check_room(self, signer: bytes) -> None:
+        """Check that one more record of a signer may wait; raises Refused."""
+        if self._of_signer.get(signer, 0) >= MAX_PENDING_A_SIGNER:
+            raise Refused(codes.FULL, "too many records of this signer wait for a close")
+        if len(self.entries) >= _MAX_PENDING:
+            raise Refused(codes.FULL, "too many records wait for a close")
 
 
 def slot_key(envelope: Envelope, record: Record) -> SlotKey:
@@ -100,10 +104,16 @@ class Delivery:
         self._check_signature(envelope, self.admissible(envelope, record, pending))
 
     def admissible(self, envelope: Envelope, record: Record, pending: Pending) -> bytes:
-        """Check every rule of delivery but the signature; gives the signer's key, raises Refused."""
+        """Check every rule of delivery but the signature; gives the signer's key.
+
+        Raises Refused.
+        """
         if isinstance(record, records.RegistryChange):
-            return self._registry_change(envelope, record, pending)
-        return self._member_record(envelope, record, pending)
+            key = self._registry_change(envelope, record, pending)
+        else:
+            key = self._member_record(envelope, record, pending)
+        pending.check_room(envelope.kid)
+        return key
 
     def deliver(self, envelope: Envelope, record: Record, pending: Pending) -> None:
         """Put a record among the waiting ones; raises Refused."""
@@ -155,8 +165,7 @@ class Delivery:
         key = slot_key(envelope, record)
         digests = list(pending.slots.get(key, ()))
         if not slot_is_free(member, record):
-            stored = [self._blocks.record(id_) for id_ in self._blocks.find_slot(*key)]
-            digests += [Envelope.parse(raw).digest for raw in stored if raw is not None]
+            digests += self._blocks.digests_in_slot(*key)
             if not digests:
                 raise Refused(
                     codes.STALE, "the slot is older than what the chain still tells apart"

@@ -16,12 +16,12 @@ from ledger.trie import Proof, Trie
 _MEMBER = b"m"
 _OPEN = b"o"
 _APPROVAL = b"a"
-_REGISTRY = b"r"
-_WITNESSED = b"w"
+REGISTRY_KEY = b"r"
 MAX_GAPS = 8
 _END_OF_BOOT = 0xFFFFFFFF
 
 Slot = tuple[int, int]
+Register = tuple[int, int | None, int | None]
 
 
 @dataclass(slots=True)
@@ -30,8 +30,9 @@ class Member:
 
     It is a member in rounds [``active_from``, ``active_until``) and votes from ``votes_from`` on.
     (``boot``, ``seq``) is the highest reading slot in the chain; ``gaps`` are runs (boot, first,
-    last) below it that never came. ``register`` is (time, import mWh, export mWh) of the newest
-    accepted reading. ``named_height`` is the newest head that its ballots named.
+    last) below it that never came, the newest ``MAX_GAPS`` of them. ``register`` is (time, import
+    mWh, export mWh) of the newest accepted reading that had one; a register that was never told is
+    None. ``named_height`` is the newest head that its ballots named.
     """
 
     public_key: bytes
@@ -45,7 +46,7 @@ class Member:
     gaps: tuple[tuple[int, int, int], ...] = ()
     ballot_round: int | None = None
     named_height: int = 0
-    register: tuple[int, int, int] | None = None
+    register: Register | None = None
 
     def encode(self) -> bytes:
         """Give the leaf's value (SPEC 11.6)."""
@@ -100,9 +101,13 @@ class Member:
         first = 1
         if boot == self.boot:
             first = self.seq + 1
-        elif self.boot and self.seq < _END_OF_BOOT:
-            # the rest of the former boot may still lie in the meter's journal
-            gaps.append((self.boot, self.seq + 1, _END_OF_BOOT))
+        else:
+            # the rest of the former boot, and boots of which nothing came yet, may still lie in
+            # the meter's journal
+            if self.boot and self.seq < _END_OF_BOOT:
+                gaps.append((self.boot, self.seq + 1, _END_OF_BOOT))
+            passed = range(max(self.boot + 1, boot - MAX_GAPS), boot)
+            gaps += [(number, 1, _END_OF_BOOT) for number in passed]
         if first < seq:
             gaps.append((boot, first, seq - 1))
         self.gaps = tuple(gaps[-MAX_GAPS:])
@@ -132,7 +137,7 @@ class OpenReading:
     def decode(cls, value: bytes) -> "OpenReading":
         """Take a leaf of our own store apart."""
         f = cbor.loads(value)
-        return cls(f[0], f[1], f[2], f[3], {voter: verdict for voter, verdict in f[4]})
+        return cls(f[0], f[1], f[2], f[3], dict(f[4]))
 
 
 @dataclass(slots=True)
@@ -165,6 +170,7 @@ class Table(Generic[_Entry]):
         self._decode: Callable[[bytes], _Entry] = decode
         self._entries: dict[bytes, _Entry] = {}
         self._before: dict[bytes, _Entry | None] = {}
+        self._unflushed: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -181,8 +187,9 @@ class Table(Generic[_Entry]):
         return self._entries.get(name)
 
     def edit(self, name: bytes) -> _Entry:
-        """Give an entry to change in this block; raises KeyError."""
+        """Give an entry to change before the next ``take_changes``; raises KeyError."""
         entry = self._entries[name]
+        self._unflushed.add(name)
         if name not in self._before:
             self._before[name] = entry
             entry = self._entries[name] = copy(entry)
@@ -193,21 +200,23 @@ class Table(Generic[_Entry]):
     def put(self, name: bytes, entry: _Entry) -> None:
         """Add or replace an entry."""
         self._before.setdefault(name, self._entries.get(name))
+        self._unflushed.add(name)
         self._entries[name] = entry
 
     def drop(self, name: bytes) -> None:
         """Take an entry out; raises KeyError."""
         self._before.setdefault(name, self._entries[name])
+        self._unflushed.add(name)
         del self._entries[name]
 
-    def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """Give (trie key, value or None) of what this block wrote."""
-        for name in self._before:
+    def take_changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Give (trie key, value or None) of what was written since it was last asked."""
+        found: list[tuple[bytes, bytes | None]] = []
+        for name in self._unflushed:
             entry = self._entries.get(name)
-            if entry is not None:
-                yield self._prefix + name, entry.encode()
-            else:
-                yield self._prefix + name, None
+            found.append((self._prefix + name, None if entry is None else entry.encode()))
+        self._unflushed.clear()
+        return found
 
     def settle(self) -> None:
         """Keep the writes."""
@@ -221,6 +230,7 @@ class Table(Generic[_Entry]):
             else:
                 self._entries[name] = before
         self._before.clear()
+        self._unflushed.clear()
 
     def load(self, key: bytes, value: bytes) -> bool:
         """Take an entry of the store in, if its key is of this table."""
@@ -254,7 +264,7 @@ class State:
         self.clusters: dict[str, list[bytes]] = {}
         self._trie = Trie()
         self._settled = self._trie.snapshot()
-        self._settled_registry = self.registry
+        self._settled_registry = self._flushed_registry = self.registry
 
     @staticmethod
     def genesis_rows(genesis: RegionGenesis) -> list[tuple[bytes, bytes | None]]:
@@ -270,23 +280,32 @@ class State:
         state = cls()
         for key, value in rows:
             state._trie.set(key, value)
-            if key == _REGISTRY:
-                state.registry = Registry(*cbor.loads(value))
+            if key == REGISTRY_KEY:
+                state.registry = state._flushed_registry = Registry(*cbor.loads(value))
             elif not any(table.load(key, value) for table in state._tables):
                 raise ValueError(f"the store holds an unknown state key {key.hex()}")
         state.settle()
         return state
+
+    @staticmethod
+    def registry_of(value: bytes | None) -> Registry:
+        """Take the registry's leaf apart; None where nothing has changed yet."""
+        return Registry() if value is None else Registry(*cbor.loads(value))
 
     @property
     def _tables(self) -> "tuple[Table[Member], Table[OpenReading], Table[Approval]]":
         return self.members, self.open, self.approvals
 
     def flush(self) -> list[tuple[bytes, bytes | None]]:
-        """Bring the writes into the trie; gives (key, value or None) in the order of keys."""
-        changes = sorted(change for table in self._tables for change in table.changes())
-        if self.registry != self._settled_registry:
+        """Bring the writes since the last flush into the trie.
+
+        Gives (key, value or None) of them, in the order of keys.
+        """
+        changes = sorted(change for table in self._tables for change in table.take_changes())
+        if self.registry != self._flushed_registry:
+            self._flushed_registry = self.registry
             row = cbor.dumps([self.registry.changes, self.registry.witnessed])
-            changes.append((_REGISTRY, row))
+            changes.append((REGISTRY_KEY, row))
         for key, value in changes:
             if value is None:
                 # an entry that came and went within the block may never have been in the trie

@@ -12,7 +12,7 @@ from pathlib import Path
 from ledger.protocol import records, tally
 from ledger.protocol.cose import Envelope
 from ledger.regional.blocks import TABLES, Blocks, place_of, record_id
-from ledger.regional.state import State
+from ledger.regional.state import REGISTRY_KEY, State
 from ledger.store import Database
 
 
@@ -66,6 +66,10 @@ class LedgerView:
         """Give the members and open readings as of now."""
         return State.load(self.blocks.state_rows())
 
+    def witnessed(self) -> int:
+        """Give the newest witnessed height."""
+        return State.registry_of(self.blocks.state_value(REGISTRY_KEY)).witnessed
+
     def block_readings(self, height: int) -> Iterator[SettledReading]:
         """Give the readings of a block."""
         for index, raw in enumerate(self.blocks.records_of(height)):
@@ -88,13 +92,14 @@ class LedgerView:
                 break
         return found[:newest]
 
-    def reading(self, digest: bytes) -> SettledReading | None:
-        """Give the reading with a digest, or None."""
-        id_ = self.blocks.find_reading(digest)
-        if id_ is None:
-            return None
-        raw = self.blocks.record(id_)
-        return None if raw is None else self._settled(*place_of(id_), raw)
+    def reading_that_starts(self, digits: str) -> SettledReading | None:
+        """Give the reading whose digest starts with 16 or more hex digits, or None."""
+        for id_ in self.blocks.readings_of_prefix(bytes.fromhex(digits[:16])):
+            raw = self.blocks.record(id_)
+            found = None if raw is None else self._settled(*place_of(id_), raw)
+            if found is not None and found.digest.hex().startswith(digits):
+                return found
+        return None
 
     def ballots(self, height: int) -> Iterator[tuple[bytes, records.Ballot]]:
         """Give (voter, ballot) of a block's ballots."""

@@ -27,7 +27,7 @@ def start(
     kind: str, program: Path, *arguments: str, heap: str | None = None
 ) -> "subprocess.Popen[bytes]":
     """Start the program with pipes for its standard streams, unbuffered on this side."""
-    env = environment(ROOT) | {"PYTHONPATH": os.fspath(ROOT)}
+    env = environment(ROOT) | {"PYTHONPATH": os.fspath(ROOT), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         command(kind, program, *arguments, heap=heap),
         env=env,

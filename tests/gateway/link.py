@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -29,7 +30,7 @@ def make_region(folder: Path, port: int, members: int, **settings: object) -> Re
         "mqtt.port": port,
         "rounds.pace": "trace",
         "rounds.timeout_s": 20.0,
-        "wide.genesis": "",
+        "wide.forward": False,
     }
     write_default(folder / "gateway.toml", base | settings)
     return genesis
@@ -57,7 +58,7 @@ class Street:
         self._client.on_message = lambda _client, _data, message: self._take(message)
         self._client.connect("127.0.0.1", port, keepalive=10)
 
-    def __enter__(self) -> "Street":
+    def __enter__(self) -> Self:
         self._client.loop_start()
         assert self._connected.wait(LIMIT_S)
         return self
@@ -105,6 +106,9 @@ class Street:
         self.send(readings)
         self.send(ballots)
         return readings + ballots
+
+    def wait_round(self, round_: int) -> None:
+        self.wait_for(lambda: bool(self.heads) and self.heads[-1].round == round_)
 
     def wait_receipts(self, envelopes: list[Envelope]) -> None:
         wanted = {e.digest for e in envelopes}

@@ -28,7 +28,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
 
 
 @contextmanager
-def gateway(folder: Path) -> Iterator[Service]:
+def gateway(folder: Path, *, wait: bool = True) -> Iterator[Service]:
     """Run a gateway in a thread; its end must be clean."""
     service = Service(configuration.load(folder / "gateway.toml"), status=folder / "status.json")
     errors: list[BaseException] = []
@@ -42,6 +42,7 @@ def gateway(folder: Path) -> Iterator[Service]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
+        assert not wait or service.wait_ready(LIMIT_S)
         yield service
     finally:
         service.stop()
@@ -56,8 +57,8 @@ def test_rounds_come_back_as_heads_and_receipts(broker: Broker, tmp_path: Path) 
         for round_ in range(FIRST, FIRST + 3):
             sent = street.play(round_)
             street.wait_receipts(sent)
-            street.wait_for(lambda: street.heads[-1].round == round_)  # noqa: B023
-        assert [head.height for head in street.heads] == [1, 2, 3]
+            street.wait_round(round_)
+        assert sorted({head.height for head in street.heads}) == [1, 2, 3]
         assert service.counters["records.in_blocks"] == 3 * 2 * MEMBERS
         assert service.counters["outcome.accepted"] == 3 * MEMBERS
 
@@ -112,8 +113,9 @@ def test_gateway_that_starts_before_its_broker_connects_later(tmp_path: Path) ->
     with nats_broker(tmp_path) as broker:
         broker.stop()
         genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
-        with gateway(tmp_path / "region"):
+        with gateway(tmp_path / "region", wait=False) as service:
             broker.start()
+            assert service.wait_ready(LIMIT_S)
             with Street(genesis, MEMBERS, broker.port) as street:
                 street.wait_receipts(street.play(FIRST))
 

@@ -64,6 +64,11 @@ def test_no_number_and_endless_waits_are_refused(value: str) -> None:
     assert "allowed is a number from" in refusal(f"version = 1\n[rounds]\ntimeout_s = {value}")
 
 
+def test_switch_is_true_or_false() -> None:
+    message = refusal("version = 1\n[wide]\nforward = 1")
+    assert message == "gateway.toml: [wide] forward = 1: allowed is true or false"
+
+
 def test_section_must_be_a_table() -> None:
     assert "is a section" in refusal("version = 1\nmqtt = 3")
 
@@ -88,14 +93,16 @@ def test_written_file_gives_the_settings_back(tmp_path: Path) -> None:
     config = load(path)
     assert (config.mqtt.port, config.rounds.pace) == (8883, "trace")
     assert config.mqtt.host == Config().mqtt.host
-    assert config.file(config.region.genesis) == tmp_path / "a/b/genesis.cbor"
+    assert config.directory == tmp_path / "a/b"
     assert [p.name for p in tmp_path.iterdir()] == ["gateway.toml"]
 
 
 def test_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
-    write_default(tmp_path / "gateway.toml", {"region.ledger": "/var/lib/x.sqlite"})
+    settings = {"region.directory": "/var/lib/region", "mqtt.ca_file": "/etc/ca.pem"}
+    write_default(tmp_path / "gateway.toml", settings)
     config = load(tmp_path / "gateway.toml")
-    assert config.file(config.region.ledger) == Path("/var/lib/x.sqlite")
+    assert config.directory == Path("/var/lib/region")
+    assert config.file(config.mqtt.ca_file) == Path("/etc/ca.pem")
 
 
 def test_writing_an_unknown_or_wrong_setting_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.queue import Message, QueueFull
 from gateway.receipts import Tree
+from gateway.roundbook import SETTLE_S
 from ledger.protocol import merkle, messages, records, tally, topics
 from ledger.protocol.cose import Envelope, payload_digest
 from tests.gateway.region import FIRST, GATEWAY, OPERATOR, Region, signer
@@ -69,6 +70,8 @@ def test_receipt_bridges_from_the_head_that_the_meter_named_last(region: Region)
     away.parent = held
     region.send(away.message(away.ballot(FIRST + 5, [])))
     region.play(FIRST + 5, rest)
+    region.wait(SETTLE_S)
+    assert region.core.close_due(region.now) == 1
     receipt = region.receipts(away)[-1]
     head = records.decode(receipt.head.payload)
     assert receipt.bridge is not None and receipt.bridge[0] == 1

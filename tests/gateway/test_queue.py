@@ -61,9 +61,9 @@ def test_full_inbox_takes_all_or_none() -> None:
 
 def test_summary_is_kept_once_for_its_region_and_heights() -> None:
     queue = Queue(None, inbox_rows=3, outbox_rows=9)
-    queue.put(REGION, 1, 15, b"first")
-    queue.put(REGION, 1, 15, b"again")
-    queue.put(REGION, 16, 30, b"second")
+    queue.put(REGION, 0, 15, b"first")
+    queue.put(REGION, 0, 15, b"again")
+    queue.put(REGION, 15, 30, b"second")
     assert queue.newest(REGION) == 30
     assert queue.newest(b"another!") == 0
     summary = queue.oldest()
@@ -71,7 +71,7 @@ def test_summary_is_kept_once_for_its_region_and_heights() -> None:
     queue.done(summary)
     assert queue.outgoing == 1
     second = queue.oldest()
-    assert second is not None and (second.first, second.last, second.tx) == (16, 30, b"second")
+    assert second is not None and (second.after, second.last, second.tx) == (15, 30, b"second")
     queue.done(second)
     assert queue.oldest() is None
     assert queue.newest(REGION) == 30
@@ -80,9 +80,9 @@ def test_summary_is_kept_once_for_its_region_and_heights() -> None:
 
 def test_outbox_is_bounded() -> None:
     queue = Queue(None, inbox_rows=3, outbox_rows=1)
-    queue.put(REGION, 1, 15, b"tx")
+    queue.put(REGION, 0, 15, b"tx")
     with pytest.raises(QueueFull):
-        queue.put(REGION, 16, 30, b"tx")
+        queue.put(REGION, 15, 30, b"tx")
     queue.close()
 
 

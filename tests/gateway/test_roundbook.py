@@ -13,6 +13,7 @@ from gateway.roundbook import (
     EARLY,
     HELD,
     PATIENCE,
+    SETTLE_S,
     ClockPace,
     Entry,
     Instant,
@@ -54,15 +55,38 @@ class Bench:
     def due(self) -> int | None:
         return self.book.due(self.now)
 
+    def ballots(self, members: range, round_: int) -> None:
+        """Add whole ballots: the members' readings of the round, then their ballots."""
+        for kind in (READING, BALLOT):
+            for member in members:
+                self.add(member, kind, round_)
+
 
 def test_round_is_due_when_every_expected_ballot_is_in() -> None:
     bench = Bench(4)
-    for member in range(4):
-        bench.add(member, READING, 100)
-    for member in range(3):
-        bench.add(member, BALLOT, 100)
+    bench.add(3, READING, 100)
+    bench.ballots(range(3), 100)
     assert bench.due() is None
     bench.add(3, BALLOT, 100)
+    assert bench.due() == 100
+
+
+def test_reading_that_a_broker_delivers_after_its_ballot_is_waited_for() -> None:
+    bench = Bench(4)
+    bench.add(3, BALLOT, 100)
+    bench.ballots(range(3), 100)
+    assert bench.due() is None
+    assert bench.book.wait_s(bench.now) == SETTLE_S
+    bench.add(3, READING, 100)
+    assert bench.due() == 100
+
+
+def test_reading_that_never_comes_costs_the_settling_time_only() -> None:
+    bench = Bench(4)
+    bench.add(3, BALLOT, 100)
+    bench.ballots(range(3), 100)
+    assert bench.due() is None
+    bench.wait(SETTLE_S)
     assert bench.due() == 100
 
 
@@ -101,8 +125,7 @@ def test_rounds_without_records_are_left_out() -> None:
 def test_a_due_round_brings_the_lower_ones_first() -> None:
     bench = Bench(3)
     bench.add(0, READING, 101)
-    for member in range(3):
-        bench.add(member, BALLOT, 103)
+    bench.ballots(range(3), 103)
     assert bench.due() == 101
     assert [e.round for e in bench.book.take(101)] == [101]
     assert bench.due() == 103
@@ -126,31 +149,28 @@ def test_late_records_and_registry_changes_go_with_the_next_close() -> None:
     bench.add(0, READING, 42)
     bench.add(0, REGISTRY_CHANGE, None)
     assert bench.due() is None
-    for member in range(3):
-        bench.add(member, BALLOT, 100)
+    bench.ballots(range(3), 100)
+    assert bench.due() == 100
     rounds = [e.round for e in bench.book.take(100)]
-    assert rounds == [42, None, 100, 100, 100]
+    assert rounds == [42, None, *[100] * 6]
     assert len(bench.book) == 0
 
 
 def test_member_silent_for_some_closes_is_not_waited_for() -> None:
     bench = Bench(4)
     for round_ in range(100, 101 + PATIENCE):
-        for member in range(3):
-            bench.add(member, BALLOT, round_)
+        bench.ballots(range(3), round_)
         assert bench.due() is None
         bench.wait(TIMEOUT_S)
         assert bench.due() == round_
         bench.book.take(round_)
     round_ = 101 + PATIENCE
-    for member in range(3):
-        bench.add(member, BALLOT, round_)
+    bench.ballots(range(3), round_)
     assert bench.due() == round_
     bench.book.take(round_)
     # it speaks again, and is waited for again
     bench.add(3, READING, round_ + 1)
-    for member in range(3):
-        bench.add(member, BALLOT, round_ + 1)
+    bench.ballots(range(3), round_ + 1)
     assert bench.due() is None
 
 

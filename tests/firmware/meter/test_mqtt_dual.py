@@ -2,7 +2,7 @@
 
 import asyncio
 
-from firmware.meter import mqtt
+from firmware.meter import mqtt, stream
 from firmware.meter.mqtt import Client, LinkDown
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -54,7 +54,7 @@ class Line:
 
 
 def _client(line, on_message=lambda topic, payload, retained: None, **options):
-    mqtt._Stream = lambda: line
+    stream.Stream = lambda: line
     options.setdefault("timeout_s", 0.2)
     return Client("broker", 1883, "meter", on_message, **options)
 
@@ -373,7 +373,7 @@ def test_same_client_connects_again_with_the_same_buffer():
         await client.connect()
         await _down(client.run())
         line = Line([CONNACK[:2], b"\x01\x00"], ends=False)
-        mqtt._Stream = lambda: line
+        stream.Stream = lambda: line
         await client.connect()
         assert client.session_present
         assert client._buffer is buffer

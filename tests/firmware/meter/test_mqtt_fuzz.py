@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware.meter import mqtt
+from firmware.meter import mqtt, stream
 from firmware.meter.mqtt import Client, LinkDown
 from tests.firmware.meter.test_mqtt_dual import CONNACK, Line
 
@@ -32,7 +32,7 @@ def test_any_broker_gives_messages_or_link_down(script, after_connack):
 
     async def main():
         line = Line(([CONNACK] if after_connack else []) + [p for p in script if p != b""])
-        mqtt_stream, mqtt._Stream = mqtt._Stream, lambda: line
+        usual, stream.Stream = stream.Stream, lambda: line
         client = Client("broker", 1883, "meter", on_message, timeout_s=1, max_packet=64)
         try:
             await client.connect()
@@ -40,7 +40,7 @@ def test_any_broker_gives_messages_or_link_down(script, after_connack):
         except LinkDown:
             pass
         finally:
-            mqtt._Stream = mqtt_stream
+            stream.Stream = usual
         assert client._reason
         assert line.closed
         assert len(client._buffer) == 69

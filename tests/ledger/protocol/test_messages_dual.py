@@ -50,9 +50,7 @@ def test_history_roots_are_consistent():
     for case in vectors["consistency"]:
         old, new = heads[case["old"] - 1], heads[case["new"] - 1]
         path = _path(case["path"])
-        verify_consistency(
-            old.height - 1, old.history_root, new.height - 1, new.history_root, path
-        )
+        verify_consistency(old.height - 1, old.history_root, new.height - 1, new.history_root, path)
 
 
 def test_only_a_descendant_extends_the_head_held():

@@ -8,6 +8,7 @@ import pytest
 
 from ledger.protocol import cbor, cose, messages, quantities, records, settings, tally
 from ledger.regional import codes
+from ledger.wide import codes as wide_codes
 from tools import vectors
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +31,7 @@ def _number(text: str) -> int:
 
 @pytest.mark.parametrize("name", sorted(GENERATED))
 def test_vectors_are_as_generated(name):
-    assert (vectors.DIRECTORY / name).read_text(encoding="utf-8") == GENERATED[name]
+    assert (vectors.DIRECTORY / name).read_bytes() == GENERATED[name].encode()
 
 
 def test_every_vector_file_but_the_curves_is_generated():
@@ -78,6 +79,11 @@ def test_the_table_of_result_codes_in_the_specification_is_the_codes():
     assert {int(row[0]): row[1] for row in rows} == codes.NAMES
 
 
+def test_the_table_of_wide_area_codes_in_the_specification_is_the_codes():
+    rows = [row for row in _tables("## 13 Wide area") if row[0].isdigit()]
+    assert {int(row[0]): row[1] for row in rows} == wide_codes.NAMES
+
+
 def test_the_table_of_outcomes_in_the_specification_is_the_codes():
     rows = [row for row in _tables("## 9 Votes and tally") if row[0].isdigit()]
     assert {int(row[0]): row[1] for row in rows} == tally.OUTCOME_NAMES
@@ -107,7 +113,9 @@ def test_every_clause_that_code_cites_exists():
     for folder in ("ledger", "firmware", "gateway", "hil", "tools", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
-            for found in re.findall(r"SPEC(?:\.md)?,? (?:sections? |clauses? )?(\d+(?:\.\d+)?)", text):
+            for found in re.findall(
+                r"SPEC(?:\.md)?,? (?:sections? |clauses? )?(\d+(?:\.\d+)?)", text
+            ):
                 cited[found] = path.relative_to(ROOT)
     missing = {clause: str(path) for clause, path in cited.items() if clause not in clauses}
     assert not missing

@@ -1,0 +1,1 @@
+"""The meter on each kind of board: what differs is here, the rest is firmware.meter."""

@@ -1,0 +1,1 @@
+"""The meter: tasks, journal, judging and link."""

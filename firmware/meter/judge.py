@@ -1,0 +1,130 @@
+"""Judges one neighbour's reading: runs the rules of ``checks`` in order and remembers verdicts.
+
+All that is known of a neighbour is a ``Profile`` of fixed size. A verdict once given is kept for
+the reading's slot and given again, for a voter that contradicts itself is evidence against itself.
+
+Left out: signature and membership, which the voter has checked before; where readings come from.
+"""
+
+from array import array
+
+from firmware.meter import checks
+from ledger.protocol.records import ACCEPT, is_reject
+
+try:
+    from typing import Any
+
+    from firmware.meter.history import Own
+    from ledger.protocol.records import Reading
+except ImportError:
+    pass
+
+try:
+    from micropython import const
+except ImportError:
+
+    def const(value: int) -> int:
+        """Stand in for MicroPython's compile-time constant."""
+        return value
+
+
+_SLOTS = const(8)  # as many rounds as firmware.meter.history reaches back
+_DIGEST = const(16)
+_ENTRY = const(25)  # boot (4), seq (4), digest (16), verdict (1)
+CELLS = sum([rule.CELLS for rule in checks.ORDER])
+PROFILE_BYTES = CELLS * 8 + _SLOTS * _ENTRY
+
+
+class Memory:
+    """The last eight slots of a neighbour: boot, seq, first 16 bytes of the digest, verdict."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(_SLOTS * _ENTRY)
+        self._next = 0
+
+    def _slot(self, boot: int, seq: int) -> int:
+        """Give where a slot's entry starts, or -1."""
+        key = boot.to_bytes(4, "big") + seq.to_bytes(4, "big")
+        for at in range(0, _SLOTS * _ENTRY, _ENTRY):
+            if self._data[at : at + 8] == key:
+                return at
+        return -1
+
+    def digest_of(self, boot: int, seq: int) -> "bytes | None":
+        """Give the first bytes of the digest of a slot, or None if the slot is not remembered."""
+        at = self._slot(boot, seq)
+        return None if at < 0 else bytes(self._data[at + 8 : at + 8 + _DIGEST])
+
+    def other_content(self, boot: int, seq: int, digest: bytes) -> bool:
+        """Tell whether a slot is remembered with another digest."""
+        held = self.digest_of(boot, seq)
+        return held is not None and held != digest[:_DIGEST]
+
+    def verdict(self, boot: int, seq: int, digest: bytes) -> "int | None":
+        """Give the verdict that this very reading got, or None."""
+        at = self._slot(boot, seq)
+        if at < 0 or self._data[at + 8 : at + 8 + _DIGEST] != digest[:_DIGEST]:
+            return None
+        return self._data[at + _ENTRY - 1]
+
+    def reaches(self, boot: int, seq: int) -> bool:
+        """Tell whether a slot is newer than the oldest one remembered, so that it is surely new."""
+        key = boot.to_bytes(4, "big") + seq.to_bytes(4, "big")
+        for at in range(0, _SLOTS * _ENTRY, _ENTRY):
+            if bytes(self._data[at : at + 8]) < key:
+                return True
+        return False
+
+    def keep(self, boot: int, seq: int, digest: bytes, verdict: int) -> None:
+        """Remember a slot in the place of the one that was kept longest ago."""
+        at = self._next * _ENTRY
+        self._next = (self._next + 1) % _SLOTS
+        head = boot.to_bytes(4, "big") + seq.to_bytes(4, "big") + digest[:_DIGEST]
+        self._data[at : at + _ENTRY] = head + bytes((verdict,))
+
+
+class Profile:
+    """What this meter knows of one neighbour: the rules' cells and the memory of slots."""
+
+    def __init__(self) -> None:
+        self.cells = [array("q", bytes(rule.CELLS * 8)) for rule in checks.ORDER]
+        self.memory = Memory()
+
+
+class Judge:
+    """Gives verdicts on readings whose signature holds; ``round_s`` is the region's round."""
+
+    def __init__(self, round_s: int) -> None:
+        self._round_s = round_s
+        self._scratch = [0] * len(checks.ORDER)
+
+    def judge(self, profile: Profile, reading: "Reading", digest: bytes, own: "Own | None") -> int:
+        """Give a verdict (SPEC section 4): accept, a reject reason, or abstain.
+
+        ``own`` is this meter's round of the reading's time, or None. Readings of one neighbour are
+        best handed in by rising (boot, seq). The same reading gets the same verdict again.
+        """
+        given = profile.memory.verdict(reading.boot, reading.seq, digest)
+        if given is not None:
+            return given
+        case = checks.Case(reading, digest, self._round_s)
+        case.own = own
+        case.memory = profile.memory
+        verdict = self._run(case, profile.cells)
+        for i in range(len(checks.ORDER)):
+            case.scratch = self._scratch[i]
+            checks.ORDER[i].learn(case, profile.cells[i], verdict)
+        if not profile.memory.other_content(reading.boot, reading.seq, digest):
+            profile.memory.keep(reading.boot, reading.seq, digest, verdict)
+        return verdict
+
+    def _run(self, case: checks.Case, cells: "list[Any]") -> int:
+        """Run every rule, for each may have something to learn; the first reject counts."""
+        verdict = ACCEPT
+        for i in range(len(checks.ORDER)):
+            case.scratch = 0
+            found = checks.ORDER[i].judge(case, cells[i])
+            self._scratch[i] = case.scratch
+            if found != ACCEPT and not is_reject(verdict):
+                verdict = found
+        return verdict

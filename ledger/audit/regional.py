@@ -1,0 +1,315 @@
+"""The regional chain, re-done from genesis (SPEC 14.1).
+
+Every stored block's records go through the same application as in a gateway, over a database of
+its own, and must give the same block. The gateway's order to close a round is not kept: the head's
+signature stands in its place, so that one is checked first and the order is taken as given.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ledger.audit.report import REGIONAL, AuditReport, wrong, wrong_record
+from ledger.audit.signatures import Ahead
+from ledger.audit.stored import Comparison, Row, Stored
+from ledger.engine.abci import TxResult
+from ledger.genesis import RegionGenesis, addresses
+from ledger.protocol import cose, records, tally
+from ledger.protocol.cose import Envelope
+from ledger.protocol.errors import BadSignature, MalformedRecord
+from ledger.regional import codes
+from ledger.regional.application import RegionalApplication
+from ledger.regional.blocks import TABLES, Block, Result, place_of, record_id
+from ledger.store import Database
+from ledger.verify import Verifier
+
+Progress = Callable[[int, int], None]
+"""``progress(blocks done, blocks in all)``."""
+
+_NO_SIGNATURE = bytes(cose.SIGNATURE_BYTES)
+_MOST_ENGINE_HEIGHT_BYTES = 8
+
+_HEAD_FIELDS = (
+    ("chain", "region"),
+    ("height", "height"),
+    ("round", "round"),
+    ("time", "time"),
+    ("previous", "link to the head before"),
+    ("records_root", "records root"),
+    ("record_count", "record count"),
+    ("results_root", "results root"),
+    ("state_root", "state root"),
+    ("history_root", "history root"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """The rows of one block as they are in the file; nothing is checked."""
+
+    height: int
+    head: Row
+    records: list[Row]
+
+
+class RegionalAudit:
+    """Re-does one regional chain; raises Wrong at the first wrong thing."""
+
+    def __init__(self, genesis: RegionGenesis, stored: Stored, report: AuditReport) -> None:
+        self._genesis = genesis
+        self._stored = stored
+        self._report = report
+        self._verifier = Verifier()
+        self._operators = addresses(genesis.operators)
+        self._gateways = addresses(genesis.gateways)
+        self._own = Database(None, TABLES)
+        self.app = RegionalApplication(genesis, self._own, self._verifier)
+
+    def close(self) -> None:
+        """Let go of the working copy."""
+        self._own.close()
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Check everything; raises Wrong."""
+        if self._stored.meta("genesis") != self._genesis.encode():
+            raise wrong(REGIONAL, None, "the ledger was begun with another genesis")
+        blocks = self._stored.count("heads")
+        with Ahead(self._blocks(), _raws, self._key_of, self._verifier) as ahead:
+            for block in ahead:
+                self._redo(block)
+                if progress is not None:
+                    progress(self._report.blocks + self._report.unsigned, blocks)
+        self._redo_waiting()
+        self._compare_tables()
+        self._stored.check_pages()
+
+    # reading
+
+    def _blocks(self) -> Iterator[StoredBlock]:
+        rows = self._stored.rows("SELECT id, envelope FROM records ORDER BY id")
+        row = next(rows, None)
+        heads = "SELECT height, round, digest, payload, envelope FROM heads ORDER BY height"
+        for head in self._stored.rows(heads):
+            height = int(str(head[0]))
+            found: list[Row] = []
+            while row is not None and int(str(row[0])) < record_id(height + 1, 0):
+                found.append(row)
+                row = next(rows, None)
+            yield StoredBlock(height, head, found)
+        if row is not None:
+            height, index = place_of(int(str(row[0])))
+            raise wrong_record(REGIONAL, height, index, row[1], "there is no block of this height")
+
+    def _key_of(self, address: bytes) -> bytes | None:
+        member = self.app.state.members.get(address)
+        if member is not None:
+            return member.public_key
+        return self._operators.get(address) or self._gateways.get(address)
+
+    # one block
+
+    def _redo(self, stored: StoredBlock) -> None:
+        height = self.app.height + 1
+        if stored.height != height:
+            why = "the block is missing" if stored.height > height else "no block has this height"
+            raise wrong(REGIONAL, min(stored.height, height), why)
+        head, payload = self._check_head(stored)
+        signer = self._check_signature(stored, payload)
+        self._check_numbers(stored, head)
+        block = self._execute(stored, head, signer)
+        self._check_order(stored, block)
+        if block.head.payload() != payload:
+            raise wrong(REGIONAL, height, _difference(head, block.head))
+        for result in block.results:
+            self._check_result(height, result)
+        self._count(block, signer)
+
+    def _check_head(self, stored: StoredBlock) -> tuple[records.Head, bytes]:
+        _, round_, digest, payload, _ = stored.head
+        try:
+            if not isinstance(payload, bytes):
+                raise MalformedRecord("it is not bytes")
+            head = records.decode(payload)
+            if not isinstance(head, records.Head):
+                raise MalformedRecord("it is another record")
+        except MalformedRecord as e:
+            raise wrong(REGIONAL, stored.height, f"the head cannot be read: {e}") from None
+        if (digest, round_) != (cose.payload_digest(payload), head.round):
+            why = "the head is stored under another digest or round than its own"
+            raise wrong(REGIONAL, stored.height, why)
+        return head, payload
+
+    def _check_signature(self, stored: StoredBlock, payload: bytes) -> bytes | None:
+        """Give the address of the gateway that signed the head, or None; raises Wrong."""
+        raw = stored.head[4]
+        height = stored.height
+        if raw is None:
+            return None
+        if self._report.unsigned:
+            why = f"the head is signed, but that of block {height - 1} is not"
+            raise wrong(REGIONAL, height, why)
+        try:
+            if not isinstance(raw, bytes):
+                raise MalformedRecord("it is not bytes")
+            envelope = Envelope.parse(raw)
+        except MalformedRecord as e:
+            raise wrong(REGIONAL, height, f"the signed head cannot be read: {e}") from None
+        key = self._gateways.get(envelope.kid)
+        if key is None:
+            why = f"the head is signed by {envelope.kid.hex()}, which is no gateway of the region"
+            raise wrong(REGIONAL, height, why)
+        if envelope.payload != payload:
+            raise wrong(REGIONAL, height, "another head is signed than the one stored")
+        try:
+            self._verifier.check(envelope, key)
+        except BadSignature as e:
+            raise wrong(REGIONAL, height, f"the head's signature is wrong: {e}") from None
+        return envelope.kid
+
+    def _check_numbers(self, stored: StoredBlock, head: records.Head) -> None:
+        """Check that the block has the records 0 to count - 1."""
+        for index, (id_, raw) in enumerate(stored.records):
+            place = place_of(int(str(id_)))
+            if place == (stored.height, index) and index < head.record_count:
+                continue
+            if place == (stored.height, index):
+                why = f"the head counts {head.record_count} records"
+                raise wrong_record(REGIONAL, stored.height, index, raw, why)
+            if place[0] != stored.height:
+                why = "there is no block of this height"
+                raise wrong_record(REGIONAL, place[0], place[1], raw, why)
+            raise wrong(REGIONAL, stored.height, f"record {index} is missing")
+        if len(stored.records) < head.record_count:
+            raise wrong(REGIONAL, stored.height, f"record {len(stored.records)} is missing")
+
+    def _execute(self, stored: StoredBlock, head: records.Head, signer: bytes | None) -> Block:
+        kid = signer or next(iter(self._gateways))
+        order = records.Close(self._genesis.chain, head.round)
+        close = cose.join(kid, order.payload(), _NO_SIGNATURE)
+        self._verifier.admit(close, order)
+        raws = [self._bytes(stored.height, i, row[1]) for i, row in enumerate(stored.records)]
+        results = self.app.finalize_block(stored.height, [*raws, close.raw]).tx_results
+        self.app.commit()
+        _check_results(stored.height, raws, results)
+        if results[-1].code != codes.OK:
+            raise wrong(REGIONAL, stored.height, f"the round cannot be closed: {results[-1].log}")
+        (block,) = self.app.made()
+        return block
+
+    def _bytes(self, height: int | None, index: int, raw: object) -> bytes:
+        if isinstance(raw, bytes):
+            return raw
+        raise wrong_record(REGIONAL, height, index, raw, "it is not bytes")
+
+    def _check_order(self, stored: StoredBlock, block: Block) -> None:
+        made = [envelope.raw for envelope, _ in block.records]
+        due = set(made)
+        for index, (_, raw) in enumerate(stored.records):
+            if raw not in due:
+                why = f"it belongs to a round after {block.head.round}, the block's"
+                raise wrong_record(REGIONAL, stored.height, index, raw, why)
+            if raw != made[index]:
+                why = "it is not in its place in the block's order"
+                raise wrong_record(REGIONAL, stored.height, index, raw, why)
+
+    def _check_result(self, height: int, result: Result) -> None:
+        row = next(
+            self._stored.rows(
+                "SELECT outcome, drawn, accepts, rejects, abstains FROM results"
+                " WHERE id=? AND height=?",
+                (result.record_id, height),
+            ),
+            None,
+        )
+        if row == result.counts:
+            return
+        block, index = place_of(result.record_id)
+        votes = _show_counts(result.counts)
+        found = "none is stored" if row is None else f"stored is {_show_counts(row)}"
+        why = f"the votes on record {index} of block {block} give {votes}, {found}"
+        raise wrong(REGIONAL, height, why)
+
+    def _count(self, block: Block, signer: bytes | None) -> None:
+        report = self._report
+        report.records += len(block.records)
+        report.signatures += len(block.records)
+        if signer is None:
+            report.unsigned += 1
+        else:
+            report.blocks += 1
+            report.signatures += 1
+        report.witnessed_height = self.app.state.registry.witnessed
+
+    # what is not in blocks
+
+    def _redo_waiting(self) -> None:
+        rows = self._stored.rows("SELECT envelope FROM pending ORDER BY position")
+        raws = [self._bytes(None, i, row[0]) for i, row in enumerate(rows)]
+        results = self.app.finalize_block(self.app.height + 1, raws).tx_results
+        self.app.commit()
+        _check_results(None, raws, results)
+        self._report.signatures += len(raws)
+        height = self._stored.meta("engine-height")
+        if height is not None and not (
+            isinstance(height, bytes) and len(height) <= _MOST_ENGINE_HEIGHT_BYTES
+        ):
+            raise wrong(REGIONAL, None, "the engine's height is not a number")
+
+    def _compare_tables(self) -> None:
+        compare = Comparison(self._stored, self._own, REGIONAL).table
+        compare("slots", ("slot", "id"), lambda row: f"the slot of {_place(row[1])}")
+        compare("digests", ("digest", "id"), lambda row: f"the digest of {_place(row[1])}")
+        compare("results", ("id", "height"), lambda row: f"a result of {_place(row[0])}")
+        compare("history", ("level", "place"), lambda row: f"the log's node {row[0]}, {row[1]}")
+        compare("state", ("key",), _name_state)
+        compare("windows", ("to_height",), lambda row: f"the window up to block {row[0]}")
+        compare("pending", ("position",), lambda row: f"waiting record {row[0]}")
+        # where the engine stands is not part of the chain
+        compare("meta", ("name",), lambda row: f"{row[0]}", where="name != 'engine-height'")
+
+
+def _raws(stored: StoredBlock) -> Iterable[object]:
+    yield stored.head[4]
+    for row in stored.records:
+        yield row[1]
+
+
+def _check_results(height: int | None, raws: list[bytes], results: tuple[TxResult, ...]) -> None:
+    for index, (raw, result) in enumerate(zip(raws, results, strict=False)):
+        if result.code != codes.OK:
+            name = codes.NAMES.get(result.code, str(result.code))
+            raise wrong_record(REGIONAL, height, index, raw, f"{name}: {result.log}")
+
+
+def _difference(stored: records.Head, made: records.Head) -> str:
+    for field, name in _HEAD_FIELDS:
+        if getattr(stored, field) != getattr(made, field):
+            found, expected = _show(getattr(stored, field)), _show(getattr(made, field))
+            return f"the head's {name} is {found}; from the records follows {expected}"
+    return "the head is encoded in another way than it is made"
+
+
+def _show(value: "bytes | int") -> str:
+    return value.hex()[:16] + "…" if isinstance(value, bytes) else str(value)
+
+
+def _show_counts(counts: tuple[object, ...]) -> str:
+    outcome, drawn, *votes = counts
+    name = tally.OUTCOME_NAMES.get(outcome, outcome) if isinstance(outcome, int) else outcome
+    accepts, rejects, abstains = votes
+    return f"{name} ({drawn} drawn: {accepts} for, {rejects} against, {abstains} abstained)"
+
+
+def _place(id_: object) -> str:
+    if not isinstance(id_, int):
+        return "a record without a number"
+    height, index = place_of(id_)
+    return f"record {index} of block {height}"
+
+
+def _name_state(row: Row) -> str:
+    key = row[0]
+    if not isinstance(key, bytes):
+        return "a state entry without a key"
+    names = {b"m": "member", b"o": "the open reading", b"a": "the registry change"}
+    name = names.get(key[:1])
+    return "the state's counters" if name is None else f"the state of {name} {key[1:].hex()}"

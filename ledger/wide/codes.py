@@ -1,0 +1,31 @@
+"""Result codes of the wide-area chain (SPEC 13.3); those below 20 mean the same in a region."""
+
+from ledger.engine import abci
+
+OK = abci.OK
+MALFORMED = 1
+WRONG_CHAIN = 2
+UNKNOWN_SIGNER = 3
+BAD_SIGNATURE = 4
+DUPLICATE = 6
+UNKNOWN_REGION = 20
+GAP = 21
+CONFLICT = 22
+BACKWARDS = 23
+KNOWN_CONFLICT = 24
+UNKNOWN_QUERY = 25
+
+NAMES = {
+    OK: "ok",
+    MALFORMED: "malformed",
+    WRONG_CHAIN: "wrong-chain",
+    UNKNOWN_SIGNER: "unknown-signer",
+    BAD_SIGNATURE: "bad-signature",
+    DUPLICATE: "duplicate",
+    UNKNOWN_REGION: "unknown-region",
+    GAP: "gap",
+    CONFLICT: "conflict",
+    BACKWARDS: "backwards",
+    KNOWN_CONFLICT: "known-conflict",
+    UNKNOWN_QUERY: "unknown-query",
+}
