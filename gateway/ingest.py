@@ -85,6 +85,9 @@ class Ingest:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        # Without this, paho would write to the socket from the thread that publishes as well as
+        # from ours, and two halves of packets could meet on the wire.
+        client.on_socket_register_write = lambda *_: None
         client.reconnect_delay_set(_FIRST_RETRY_S, _LAST_RETRY_S)
         client.max_inflight_messages_set(_IN_FLIGHT)
         client.max_queued_messages_set(_MOST_OUTGOING)

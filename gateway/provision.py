@@ -64,16 +64,19 @@ def meter_settings(
     host: str,
     port: int,
     *,
+    cluster: str | None = None,
     user: str | None = None,
     password: str | None = None,
     ca: bytes | None = None,
 ) -> Settings:
-    """Give what a member of the genesis is told; ``ca`` is a DER certificate for TLS.
+    """Give what a meter is told; ``ca`` is a DER certificate for TLS.
 
-    Raises KeyError when the address is no member's.
+    ``cluster`` is needed for a meter that joins later; of other changes since the genesis the
+    meter learns from the broker. Raises KeyError when the address is no member's and none is given.
     """
-    clusters = {cose.address_of(key): cluster for key, cluster in genesis.members}
-    cluster = clusters[address]
+    if cluster is None:
+        clusters = {cose.address_of(key): name for key, name in genesis.members}
+        cluster = clusters[address]
     neighbours = [
         key for key, own in genesis.members if own == cluster and cose.address_of(key) != address
     ]

@@ -158,6 +158,8 @@ class Service:
             if self._forwarder is not None:
                 self._forwarder.collect()
             self._ingest.start()
+            # ready to work; the broker may come up later than this
+            self._notifier.send("READY=1")
             while not self._stop.is_set():
                 self._turn()
             self._close_due()
@@ -209,7 +211,6 @@ class Service:
         self._core.announce()
         if not self._said_ready:
             self._said_ready = True
-            self._notifier.send("READY=1")
             where = f"{self._config.mqtt.host}:{self._config.mqtt.port}"
             height, round_ = self._application.height, self._book.last
             _log.info("event=ready broker=%s height=%d round=%d", where, height, round_)

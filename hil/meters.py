@@ -41,6 +41,7 @@ class ProcessMeter:
         self.folder = folder
         self.public_key = b""
         self.address = b""
+        self.enrolment = b""
         self.damaged_frames = 0
         self._on_message = on_message
         self._enrolled = asyncio.Event()
@@ -133,6 +134,7 @@ class ProcessMeter:
 
     def _enrol(self, raw: bytes) -> None:
         envelope, request = open_enrolment(raw)
+        self.enrolment = raw
         self.public_key = request.public_key
         self.address = envelope.kid
         self._enrolled.set()

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +45,8 @@ class Plan:
     """What a session plays.
 
     ``first`` is the first row of the recording, ``rounds`` how many follow, ``round_wall_s`` the
-    wall time a round (None: as fast as it goes), ``folder`` where the region is made.
+    wall time a round (None: as fast as it goes), ``folder`` where the region is made. ``script``
+    is awaited before each round: what else happens (a meter joins, the broker dies).
     """
 
     recording: Recording
@@ -60,6 +61,7 @@ class Plan:
     broker: str = "nats"
     heap: str | None = None
     name: str = "region"
+    script: "Script | None" = None
 
 
 @dataclass
@@ -94,6 +96,9 @@ class View(Protocol):
         """Draw what has changed."""
 
 
+Script = Callable[[int, "Session"], Awaitable[None]]
+
+
 class Session:
     """One run of a plan. After ``run`` the region's folder holds everything to look at."""
 
@@ -107,6 +112,7 @@ class Session:
         self._meters: dict[str, ProcessMeter] = {}
         self._changed = asyncio.Event()
         self._observer: Observer | None = None
+        self.broker: Broker
         self._gateway: asyncio.subprocess.Process | None = None
 
     # what faults see (hil.faults.Scene)
@@ -146,18 +152,18 @@ class Session:
     async def run(self, view: View) -> None:
         """Play the plan; raises SessionError, MeterError, BrokerError."""
         self._view = view
-        broker = Broker(self.plan.folder / "broker", self.plan.broker)
+        self.broker = Broker(self.plan.folder / "broker", self.plan.broker)
         async with contextlib.AsyncExitStack() as stack:
             self._stage("starting the broker")
-            stack.enter_context(broker)
+            stack.enter_context(self.broker)
             stack.push_async_callback(self._stop_meters)
             await self._start_meters()
-            self._create_region(broker.port)
-            stack.push_async_callback(self._stop_gateway)
-            await self._start_gateway()
-            await self._provision(broker.port)
+            self._create_region(self.broker.port)
+            stack.push_async_callback(self.stop_gateway)
+            await self.start_gateway()
+            await self._provision()
             stack.callback(self._stop_observer)
-            await self._start_observer(broker.port)
+            await self._start_observer(self.broker.port)
             await self._play()
             await self._drain()
 
@@ -204,7 +210,8 @@ class Session:
     def _wall_s(self) -> float:
         return self.plan.round_wall_s or 0.0
 
-    async def _start_gateway(self) -> None:
+    async def start_gateway(self) -> None:
+        """Start the gateway's program and wait until it is connected."""
         self._stage("starting the gateway")
         with (self.plan.folder / "gateway.log").open("ab") as log:
             self._gateway = await asyncio.create_subprocess_exec(
@@ -245,13 +252,43 @@ class Session:
             tail = self._log.read_text("utf-8", "replace")[-500:]
             raise SessionError(f"the gateway ended: {tail}")
 
-    async def _provision(self, port: int) -> None:
-        self._stage("provisioning the meters")
+    async def add_meter(self, name: str, cluster: str) -> ProcessMeter:
+        """Start one more meter and tell it of the region; operators must let it join."""
+        meter = ProcessMeter(name, self.plan.folder / "meters" / name, self._on_message)
+        self._meters[name] = meter
+        self.progress.meters[name] = MeterProgress(cluster)
+        await meter.start(self.plan.heap)
+        await meter.enrolled(_START_LIMIT_S)
+        self._tell_settings(meter, cluster)
+        return meter
+
+    async def remove_meter(self, name: str) -> None:
+        """End a meter's process and feed it no more."""
+        del self.progress.meters[name]
+        await self._meters.pop(name).stop()
+
+    async def restart_meter(self, name: str) -> None:
+        """Cut a meter's power (SIGKILL) and start it again on the same flash."""
+        meter = self._meters[name]
+        await meter.kill()
+        self.progress.meters[name].online = False
+        await meter.start(self.plan.heap)
+        await self.until(
+            lambda: self.progress.meters[name].online, _START_LIMIT_S, f"{name} is not back"
+        )
+
+    def _tell_settings(self, meter: ProcessMeter, cluster: str) -> None:
         genesis = self.directory.load_genesis()
-        for meter in self._meters.values():
-            settings = provision.meter_settings(genesis, meter.address, HOST, port)
-            meter.send(rig_messages.provision(settings.encode()))
-        await self._until(
+        settings = provision.meter_settings(
+            genesis, meter.address, HOST, self.broker.port, cluster=cluster
+        )
+        meter.send(rig_messages.provision(settings.encode()))
+
+    async def _provision(self) -> None:
+        self._stage("provisioning the meters")
+        for name, meter in self._meters.items():
+            self._tell_settings(meter, self.progress.meters[name].cluster)
+        await self.until(
             lambda: all(m.online for m in self.progress.meters.values()),
             _START_LIMIT_S,
             "not all meters came online",
@@ -269,6 +306,8 @@ class Session:
             self.progress.index, self.progress.time_s = index + 1, row.time_s
             self.progress.round = rounds.round_of(row.time_s, self.round_s)
             self._stage("replaying")
+            if self.plan.script is not None:
+                await self.plan.script(index, self)
             self._feed(index, row)
             for fault in self.plan.faults:
                 fault.act(index, self)
@@ -302,7 +341,7 @@ class Session:
             self._check_gateway()
             raise SessionError(f"round {round_} did not close: see {self._log}") from None
         with contextlib.suppress(SessionError):  # a meter may miss a head; it catches up later
-            await self._until(
+            await self.until(
                 lambda: all(m.head_round >= round_ for m in self.progress.meters.values()),
                 limit,
                 "",
@@ -314,7 +353,7 @@ class Session:
         """Let receipts arrive and the last summary reach the wide-area chain."""
         self._stage("waiting for the last receipts and summaries")
         with contextlib.suppress(SessionError):
-            await self._until(
+            await self.until(
                 lambda: (
                     not any(m.unreceipted for m in self.progress.meters.values())
                     and self._read_status().outbox == 0
@@ -323,7 +362,8 @@ class Session:
                 "",
             )
 
-    async def _until(self, done: Callable[[], bool], limit_s: float, complaint: str) -> None:
+    async def until(self, done: Callable[[], bool], limit_s: float, complaint: str) -> None:
+        """Wait until ``done()``; raises SessionError with the complaint after ``limit_s``."""
         deadline = time.monotonic() + limit_s
         while not done():
             self._check_gateway()
@@ -353,7 +393,8 @@ class Session:
     async def _stop_meters(self) -> None:
         await asyncio.gather(*(meter.stop() for meter in self._meters.values()))
 
-    async def _stop_gateway(self) -> None:
+    async def stop_gateway(self) -> None:
+        """End the gateway in an orderly way."""
         if self._gateway is None or self._gateway.returncode is not None:
             return
         self._gateway.terminate()

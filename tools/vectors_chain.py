@@ -186,6 +186,7 @@ def _bad_extends() -> list[dict[str, object]]:
         fail("first head, another genesis", 1, 0, held_digest=digest("another genesis")),
         fail("bridge missing", 12, 5, bridge=None),
         fail("bridge from another height", 12, 5, bridge=[4, _CHAIN.bridge(12, 4)[1]]),
+        fail("bridge that names another height", 12, 5, bridge=[4, path]),
         fail("bridge under another head", 12, 5, bridge=_CHAIN.bridge(11, 5)),
         fail("bridge, another branch held", 12, 5, held_digest=other[4]),
         fail("bridge of the other branch", 12, 5, held_digest=other[4], bridge=_FORK.bridge(12, 5)),

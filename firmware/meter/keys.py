@@ -45,10 +45,6 @@ class KeyRing:
             self._ready[sec1] = self._load(path, sec1) or await self._build(path, sec1)
         return self._ready[sec1]
 
-    def find(self, sec1: bytes) -> "p256.PublicKey | None":
-        """Give a key if it is ready."""
-        return self._ready.get(sec1)
-
     def keep_only(self, keys: "list[bytes]") -> None:
         """Forget keys that are not needed any more, here and on flash."""
         for sec1 in [sec1 for sec1 in self._ready if sec1 not in keys]:

@@ -129,24 +129,12 @@ class Voter:
         return out
 
     def _judge_waiting(self, neighbour: Neighbour, fresh: "list[tuple[bytes, int]]") -> None:
-        """Judge a neighbour's readings up to this round, by rising boot and seq.
+        """Judge a neighbour's readings up to this round.
 
         One of the round goes to ``fresh``; whoever sends more of them does not take others' places.
         """
-        due: "list[tuple[bytes, Any]]" = []
-        ahead: "list[tuple[bytes, Any]]" = []
-        for digest, reading in neighbour.waiting:
-            if reading.time // self._round_s > self.round:
-                ahead.append((digest, reading))
-                continue
-            # in its place by (boot, seq), equal ones as they came: MicroPython's sort is not stable
-            at = len(due)
-            while at and _slot(due[at - 1][1]) > _slot(reading):
-                at -= 1
-            due.insert(at, (digest, reading))
-        neighbour.waiting = ahead
         voted = False
-        for digest, reading in due:
+        for digest, reading in self._due(neighbour):
             round_ = reading.time // self._round_s
             own = self._history.find(round_)
             verdict = self._judge.judge(neighbour.profile, reading, digest, own)
@@ -157,6 +145,22 @@ class Voter:
                 # of a round that is over, an abstention tells nothing that silence does not
                 self._late = [item for item in self._late if item[0] != digest]
                 self._late.append((digest, verdict))
+
+    def _due(self, neighbour: Neighbour) -> "list[tuple[bytes, Any]]":
+        """Take out a neighbour's readings up to this round, by rising boot and seq."""
+        due: "list[tuple[bytes, Any]]" = []
+        ahead: "list[tuple[bytes, Any]]" = []
+        for digest, reading in neighbour.waiting:
+            if reading.time // self._round_s > self.round:
+                ahead.append((digest, reading))
+                continue
+            # in its place, equal slots as they came: MicroPython's sort is not stable
+            at = len(due)
+            while at and _slot(due[at - 1][1]) > _slot(reading):
+                at -= 1
+            due.insert(at, (digest, reading))
+        neighbour.waiting = ahead
+        return due
 
 
 def _slot(reading: "records.Reading") -> "tuple[int, int]":

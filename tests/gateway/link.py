@@ -39,7 +39,15 @@ def make_region(folder: Path, port: int, members: int, **settings: object) -> Re
 class Street:
     """All meters of a region behind one MQTT connection (topics are not tied to connections)."""
 
-    def __init__(self, genesis: RegionGenesis, members: int, port: int, ca: Path | None = None):
+    def __init__(
+        self,
+        genesis: RegionGenesis,
+        members: int,
+        port: int,
+        ca: Path | None = None,
+        *,
+        connect: bool = True,
+    ) -> None:
         self.genesis = genesis
         self.meters = [Meter(genesis, signer(i + 1)) for i in range(members)]
         self.heads: list[records.Head] = []
@@ -56,7 +64,8 @@ class Street:
         self._client.on_subscribe = lambda *_: self._connected.set()
         self._client.on_disconnect = lambda *_: self._connected.clear()
         self._client.on_message = lambda _client, _data, message: self._take(message)
-        self._client.connect("127.0.0.1", port, keepalive=10)
+        if connect:
+            self._client.connect("127.0.0.1", port, keepalive=10)
 
     def __enter__(self) -> Self:
         self._client.loop_start()

@@ -1,6 +1,7 @@
 """The gateway as a process: exit codes, sentences, one owner, SIGTERM, SIGKILL."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from tests.gateway.link import LIMIT_S, Street, make_region
 from tests.gateway.region import FIRST, STRANGER
 
 MEMBERS = 4
+READY = (
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ info event=ready broker=127.0.0.1:\d+ height=\d+ round=-?\d+$"
+)
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -36,6 +40,7 @@ def process(folder: Path) -> Iterator[subprocess.Popen[str]]:
                     break
             else:
                 pytest.fail("".join(lines))
+            assert re.match(READY, lines[-1])
             yield child
         finally:
             child.kill()

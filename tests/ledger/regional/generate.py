@@ -16,7 +16,10 @@ from ledger.genesis import Parameters, RegionGenesis, WideGenesis
 from ledger.keys import Signer
 from ledger.protocol import quantities, records
 from ledger.protocol.cose import Envelope
+from ledger.region import RegionDirectory
+from ledger.regional.aggregate import Aggregate
 from ledger.regional.application import TABLES, RegionalApplication
+from ledger.regional.summary import summarise
 from ledger.store import Database
 from ledger.verify import Verifier
 
@@ -227,3 +230,41 @@ def eventful(path: Path | None = None, *, rounds: int = 40) -> Play:
         ).tx_results
         assert all(result.code == 0 for result in results), (step, results)
     return play
+
+
+def region_folder(path: Path, play: Play) -> RegionDirectory:
+    """Write the genesis files of a play beside its database, and its summaries' wide-area chain.
+
+    The play's database must be ``RegionDirectory(path).regional``.
+    """
+    directory = RegionDirectory(path)
+    directory.genesis.write_bytes(play.region.genesis.encode())
+    directory.wide_genesis.write_bytes(play.region.wide_genesis.encode())
+    wide = directory.open_wide()
+    node = Solo(wide)
+    for envelope in summaries(play):
+        result = node.execute([envelope.raw])
+        assert result.tx_results[0].code == 0, result
+    wide.close()
+    return directory
+
+
+def summaries(play: Play) -> list[Envelope]:
+    """Give the signed summaries of a play's windows, oldest first."""
+    chain = play.region.wide_genesis.chain
+    return [
+        play.region.gateways[0].seal(
+            summarise(play.app, to_height, Aggregate.decode(blob), chain).payload()
+        )
+        for to_height, blob in play.app.blocks.windows_after(0)
+    ]
+
+
+def fingerprint(app: RegionalApplication) -> str:
+    """Give a digest over everything that follows from the transactions: to compare nodes by."""
+    whole = sha256(app.app_hash)
+    for height in range(1, app.height + 1):
+        whole.update(app.blocks.head(height).payload())
+    for table in (app.blocks.all_results(), app.blocks.state_rows(), app.blocks.windows_after(0)):
+        whole.update(repr(list(table)).encode())
+    return whole.hexdigest()

@@ -47,12 +47,20 @@ class Lab:
 
     def open(self) -> None:
         self.database = Database(self.path, TABLES)
+        self._start()
+
+    def _start(self) -> None:
         self.app = RegionalApplication(self.region.genesis, self.database, Verifier())
         self.node = Solo(self.app)
 
     def reopen(self) -> None:
-        self.database.close()
-        self.open()
+        """Start again from what the database holds (one in memory is kept)."""
+        if self.path is None:
+            self.database.rollback()
+            self._start()
+        else:
+            self.database.close()
+            self.open()
 
     # records
 
