@@ -30,6 +30,10 @@ _MOST_A_STEP = 16
 class WideArea(Protocol):
     """A node of the wide-area chain, near or far."""
 
+    @property
+    def height(self) -> int:
+        """The newest block that is known here."""
+
     def submit(self, tx: bytes) -> TxResult:
         """Hand a summary over; OK also for one that is there already. Raises OSError."""
 
@@ -38,7 +42,13 @@ class LocalWideArea:
     """The wide-area chain kept in this process, as its only proposer."""
 
     def __init__(self, application: WideApplication) -> None:
+        self._application = application
         self._node = Solo(application)
+
+    @property
+    def height(self) -> int:
+        """The newest block."""
+        return self._application.height
 
     def submit(self, tx: bytes) -> TxResult:
         """Put a summary into a block of its own, unless it is in the chain."""
@@ -73,6 +83,11 @@ class Forwarder:
         self._pause_s = _FIRST_PAUSE_S
         self._not_before = 0.0
         self.last_error = ""
+
+    @property
+    def wide_height(self) -> int:
+        """The newest block of the wide-area chain that is known here."""
+        return self._wide.height
 
     def collect(self) -> int:
         """Put the summaries of windows that have ended into the outbox; gives how many.

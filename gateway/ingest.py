@@ -16,9 +16,8 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -37,8 +36,7 @@ _IDLE_S = 0.002
 _FIRST_RETRY_S, _LAST_RETRY_S = 1, 30
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message with what its acknowledgement needs: connection number, MQTT packet id, QoS."""
 
     message: Message

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ledger.store import Database, StoreError
 
@@ -39,8 +39,7 @@ class QueueFull(Exception):
     """The queue holds as many rows as it may."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message as it came: MQTT topic and payload."""
 
     topic: str
@@ -68,6 +67,9 @@ class Queue:
         self._outbox_rows = outbox_rows
         self.waiting = self._count("inbox")
         self.outgoing = self._count("outbox")
+        # the sequence outlives the rows, so no row is given twice
+        sequence = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'inbox'")
+        self._next_row = int(sequence[0][0]) + 1 if sequence else 1
 
     def close(self) -> None:
         """Let go of the file."""
@@ -84,16 +86,13 @@ class Queue:
         """
         if len(messages) > self.room():
             raise QueueFull(f"the inbox holds {self.waiting} messages")
-        rows = []
+        rows = range(self._next_row, self._next_row + len(messages))
+        values = [(row, *message) for row, message in zip(rows, messages, strict=True)]
         with self._writing():
-            for message in messages:
-                values = (message.topic, message.payload)
-                cursor = self._connection.execute(
-                    "INSERT INTO inbox (topic, payload) VALUES (?, ?)", values
-                )
-                rows.append(cursor.lastrowid or 0)
-        self.waiting += len(rows)
-        return rows
+            self._connection.executemany("INSERT INTO inbox VALUES (?, ?, ?)", values)
+        self._next_row += len(messages)
+        self.waiting += len(messages)
+        return list(rows)
 
     def inbox(self) -> list[tuple[int, Message]]:
         """Give every message that waits, with its row, oldest first."""
@@ -102,12 +101,14 @@ class Queue:
 
     def forget(self, rows: Iterable[int]) -> None:
         """Delete messages from the inbox: their block is durable, or they were refused."""
-        values = [(row,) for row in rows]
-        if not values:
+        runs = _runs(rows)
+        if not runs:
             return
         with self._writing():
-            self._connection.executemany("DELETE FROM inbox WHERE row = ?", values)
-        self.waiting = self._count("inbox")
+            gone = self._connection.executemany(
+                "DELETE FROM inbox WHERE row BETWEEN ? AND ?", runs
+            ).rowcount
+        self.waiting -= gone
 
     def put(self, region: bytes, after: int, last: int, tx: bytes) -> None:
         """Put a summary into the outbox; the same region and heights again change nothing.
@@ -161,3 +162,14 @@ class Queue:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as e:
             raise StoreError(f"{self._database.path} cannot be read: {e}") from e
+
+
+def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
+    """Give the rows as runs (first, last) without gaps: most of a block came in one piece."""
+    runs: list[tuple[int, int]] = []
+    for row in sorted(rows):
+        if runs and row <= runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], row
+        else:
+            runs.append((row, row))
+    return runs

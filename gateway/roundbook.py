@@ -30,7 +30,6 @@ again while it has no receipt.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ledger.protocol import records, rounds
@@ -52,8 +51,7 @@ class Instant(NamedTuple):
     steady: float
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One verified record: its inbox row, type, round (None: registry change), signer, digest."""
 
     row: int

@@ -157,6 +157,7 @@ class Service:
             self._core.replay(self._clock())
             if self._forwarder is not None:
                 self._forwarder.collect()
+            self._write_status(running=True)
             self._ingest.start()
             # ready to work; the broker may come up later than this
             self._notifier.send("READY=1")
@@ -256,6 +257,7 @@ class Service:
             "held_records": len(self._book),
             "inbox": self._queue.waiting,
             "outbox": self._queue.outgoing,
+            "wide_height": forwarder.wide_height if forwarder else 0,
             "wide_error": forwarder.last_error if forwarder else "",
             "last_rejections": self._core.last_rejections,
             "counters": self.counters.snapshot(),

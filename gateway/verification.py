@@ -9,7 +9,7 @@ passes is admitted to the ledger's ``Verifier``.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.queue import Message
 from ledger.protocol import records, topics
@@ -41,8 +41,7 @@ class Rejected(Exception):
         self.log = log
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A well-formed record of somebody entitled; its signature is still to be checked."""
 
     envelope: Envelope
@@ -51,8 +50,7 @@ class Candidate:
     cluster: str
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(NamedTuple):
     """Who may sign: compressed key, and the cluster of a member ("" for an operator)."""
 
     public_key: bytes

@@ -44,6 +44,8 @@ class Database:
             self._unlock()
             if isinstance(e, sqlite3.Error):
                 raise StoreError(f"{path} cannot be used as a database: {e}") from e
+            if isinstance(e, UnicodeDecodeError):  # SQLite quotes a schema that is not text
+                raise StoreError(f"{path} cannot be used as a database: it is damaged") from e
             raise
 
     def _prepare(self, tables: str, read_only: bool) -> None:

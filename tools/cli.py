@@ -15,6 +15,7 @@ _COMMANDS = {
     "demo": ("tools.demo", "run meters, gateway and both chains on the sample day, with attacks"),
     "replay": ("tools.replay", "the same on your own recordings"),
     "init": ("tools.init", "make a region: genesis, operators' keys, parameters"),
+    "board": ("tools.board", "fetch a flashed board's enrolment request; tell it its region"),
     "member": ("tools.member", "let a meter join or leave, signed by m of n operators"),
     "audit": ("tools.audit", "check a region's ledger offline, from genesis"),
     "show": ("tools.show", "members, readings with their votes, blocks, alarms, summaries"),

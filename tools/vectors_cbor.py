@@ -1,6 +1,6 @@
 """Vectors of the CBOR profile: tests/vectors/cbor.json (SPEC section 2)."""
 
-from tools.vectors_wire import Raw, cbor, long_head
+from tools.vectors_wire import Raw, cbor, head, long_head
 
 _EDGES = [0, 1, 10, 23, 24, 25, 99, 100, 255, 256, 1000, 65535, 65536, 1_000_000, 2**32 - 1, 2**32]
 _MORE_EDGES = [1_000_000_000_000, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
@@ -43,12 +43,12 @@ def _values() -> list[tuple[str, object]]:
 
 
 def _unfolding(levels: int, width: int) -> bytes:
-    """Shared references (tags 28 and 29) that unfold into width ** levels items."""
+    """Shared references (tags 28 and 29) that unfold into width ** (levels - 1) items."""
     shared = b"\xd8\x1c"
     items = [Raw(shared + b"\x80")]
     for i in range(1, levels):
         refs = bytes([0xD8, 0x1D, i - 1]) * width
-        items.append(Raw(shared + bytes([0x80 | width]) + refs))
+        items.append(Raw(shared + head(4, width) + refs))
     return cbor(items)
 
 
@@ -148,7 +148,7 @@ def cbor_file() -> dict[str, object]:
         ("arrays nested 400 deep", b"\x81" * 399 + b"\x80"),
         ("arrays nested 1000 deep, cut", b"\x81" * 1000),
         ("tags nested 1000 deep, cut", b"\xc6" * 1000),
-        ("shared references that unfold into 15**12 items", _unfolding(13, 15)),
+        ("shared references that unfold into 60**6 items", _unfolding(7, 60)),
     ]
     return {
         "about": 'SPEC section 2. Byte strings: {"hex": ...}. Written by tools/vectors.py.',

@@ -464,6 +464,8 @@ class Program:
     def _obey(self, message: "list[Any]") -> None:
         if message[0] == rig_messages.STOP:
             self._stop()
+        elif message[0] == rig_messages.IDENTIFY:
+            self._enrol()
         elif message[0] == rig_messages.PROVISION:
             self._provision(message[1])
         elif message[0] == rig_messages.SAMPLE:

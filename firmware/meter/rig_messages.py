@@ -1,6 +1,6 @@
 """What rig and meter say to each other on the rig channel: CBOR arrays that start with a number.
 
-Rig to meter: PROVISION, SAMPLE, STOP. Meter to rig: ENROL, LINK, VOTED, HEAD, UNRECEIPTED, EVENT.
+Rig to meter: PROVISION, SAMPLE, STOP, IDENTIFY. Meter to rig: ENROL, LINK, VOTED, HEAD, UNRECEIPTED, EVENT.
 Shapes stand beside the functions that make them; ``decode`` checks the shape and nothing else.
 """
 
@@ -16,6 +16,7 @@ except ImportError:
 PROVISION = 1
 SAMPLE = 2
 STOP = 3
+IDENTIFY = 4
 
 # meter to rig
 ENROL = 17
@@ -30,6 +31,7 @@ _LENGTHS = {
     PROVISION: 2,
     SAMPLE: 6,
     STOP: 1,
+    IDENTIFY: 1,
     ENROL: 2,
     LINK: 2,
     VOTED: 5,
@@ -60,8 +62,13 @@ def stop() -> bytes:
     return cbor.dumps([STOP])
 
 
+def identify() -> bytes:
+    """Ask for the enrolment request of a program that has started already."""
+    return cbor.dumps([IDENTIFY])
+
+
 def enrol(envelope: bytes) -> bytes:
-    """Tell the meter's key: its signed enrolment request. Sent at every start."""
+    """Tell the meter's key: its signed enrolment request. Sent at start and when asked."""
     return cbor.dumps([ENROL, envelope])
 
 

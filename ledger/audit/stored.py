@@ -16,6 +16,8 @@ from ledger.store import Database
 Row = tuple[object, ...]
 
 _MOST_CELL_BYTES = 64 << 20
+# the latter when SQLite's message quotes a schema that is not text any more
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 
 
@@ -55,7 +57,7 @@ class Stored:
         while True:
             try:
                 row = cursor.fetchone()
-            except sqlite3.Error as e:
+            except _DAMAGE as e:
                 raise self._damaged(e) from None
             if row is None:
                 return
@@ -64,11 +66,12 @@ class Stored:
     def _rows(self, sql: str, parameters: Sequence[object]) -> sqlite3.Cursor:
         try:
             return self._database.connection.execute(sql, tuple(parameters))
-        except sqlite3.Error as e:
+        except _DAMAGE as e:
             raise self._damaged(e) from None
 
-    def _damaged(self, e: sqlite3.Error) -> Wrong:
-        return wrong(self._chain, None, f"the file {self._path} is damaged: {e}")
+    def _damaged(self, e: Exception) -> Wrong:
+        said = f": {e}" if isinstance(e, sqlite3.Error) else ""
+        return wrong(self._chain, None, f"the file {self._path} is damaged{said}")
 
     def count(self, table: str) -> int:
         """Give the number of rows of a table."""

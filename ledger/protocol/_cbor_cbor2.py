@@ -26,16 +26,28 @@ _TAGS = dict.fromkeys((*_BUILT_IN_TAGS, 1004, 43000, 55799), _refuse)
 _HOOKS: Any = {"tag_hook": _refuse, "object_hook": _refuse, "semantic_decoders": _TAGS}
 
 
-def _in_profile(value: Any, depth: int) -> bool:
-    kind = type(value)
-    if kind is int:
-        return bool(_LOWEST <= value <= _HIGHEST)
-    if kind is list or kind is tuple:
-        if depth == MAX_DEPTH:
-            return False
-        depth += 1
-        return all([_in_profile(item, depth) for item in value])
-    return kind is bytes or kind is str or kind is bool or value is None
+_SCALARS = frozenset((int, bytes, str, bool, type(None)))
+_TYPES = _SCALARS | {list, tuple}
+
+
+def _count(items: Any, depth: int) -> int:
+    """Give how many items an array holds, nested ones too; raises ValueError outside the profile.
+
+    Looks at the types of an array together, for this is done for every record that comes in.
+    """
+    types = set(map(type, items))
+    if depth > MAX_DEPTH or not types <= _TYPES:
+        raise ValueError("not a value of the CBOR profile")
+    count = len(items)
+    if not types <= _SCALARS:
+        for item in items:
+            if type(item) is list or type(item) is tuple:
+                count += _count(item, depth + 1)
+    if int in types:
+        for item in items:
+            if type(item) is int and not _LOWEST <= item <= _HIGHEST:
+                raise ValueError("an integer outside the CBOR profile")
+    return count
 
 
 def dumps(value: Any) -> bytes:
@@ -43,15 +55,8 @@ def dumps(value: Any) -> bytes:
 
     Raises ValueError (our own mistake, not the peer's) for any other value.
     """
-    if not _in_profile(value, 0):
-        raise ValueError("not a value of the CBOR profile")
+    _count((value,), 0)
     return cbor2.dumps(value)
-
-
-def _items(value: Any) -> int:
-    if type(value) is not list:
-        return 0
-    return len(value) + sum(map(_items, value))
 
 
 def loads(data: bytes, most_items: int = 1 << 30) -> Any:
@@ -61,11 +66,12 @@ def loads(data: bytes, most_items: int = 1 << 30) -> Any:
     """
     try:
         value = cbor2.loads(data, max_depth=MAX_DEPTH, **_HOOKS)
-        canonical = _in_profile(value, 0) and cbor2.dumps(value) == data
+        count = _count((value,), 0) - 1
+        canonical = cbor2.dumps(value) == data
     except (cbor2.CBORDecodeError, ValueError, RecursionError, OverflowError, MemoryError) as e:
         raise MalformedRecord(f"not CBOR: {e}") from None
     if not canonical:
         raise MalformedRecord("CBOR outside the deterministic profile")
-    if len(data) > most_items and _items(value) > most_items:  # every item takes a byte at least
+    if count > most_items:
         raise MalformedRecord("CBOR holds too many items")
     return value

@@ -29,6 +29,10 @@ class Flaky:
         self.mute = False
         self.asked = 0
 
+    @property
+    def height(self) -> int:
+        return self.inner.height
+
     def submit(self, tx: bytes) -> TxResult:
         self.asked += 1
         if self.away:
@@ -86,6 +90,7 @@ def test_every_window_goes_up_and_leaves_the_outbox(bench: Bench) -> None:
     assert bench.step() == 2
     assert bench.region.queue.outgoing == 0
     assert bench.reported() == 2 * WINDOW
+    assert bench.forwarder.wide_height == 2
 
 
 def test_summary_says_what_the_region_settled(bench: Bench) -> None:
