@@ -71,7 +71,7 @@ class Ingest:
         self.ready = threading.Event()
         self._last: mqtt.MQTTMessageInfo | None = None
         self._client = self._make_client(client_id, password, ca_file)
-        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def _make_client(
         self, client_id: str, password: str | None, ca_file: Path | None
@@ -83,9 +83,6 @@ class Ingest:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        # Without this, paho would write to the socket from the thread that publishes as well as
-        # from ours, and two halves of packets could meet on the wire.
-        client.on_socket_register_write = lambda *_: None
         client.reconnect_delay_set(_FIRST_RETRY_S, _LAST_RETRY_S)
         client.max_inflight_messages_set(_IN_FLIGHT)
         client.max_queued_messages_set(_MOST_OUTGOING)
@@ -105,25 +102,25 @@ class Ingest:
         self._client.connect_async(
             self._settings.host, self._settings.port, self._settings.keepalive_s
         )
-        self._thread.start()
+        # Not loop_forever in a thread of our own: paho would then write to the socket from the
+        # thread that publishes as well, where two halves of packets could meet; and kept from that,
+        # it would not wake its select for what is to be sent, which waits a second.
+        known = set(threading.enumerate())
+        self._client.loop_start()
+        started = set(threading.enumerate()) - known
+        self._thread = next(t for t in started if t.name.startswith("paho-mqtt-client"))
 
     def stop(self) -> None:
         """Say goodbye and end the thread."""
         self._stopping.set()
         self._client.disconnect()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(timeout=10)
 
     @property
     def alive(self) -> bool:
         """Tell whether the thread works; one that has died does not come back."""
-        return self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            self._client.loop_forever(retry_first_connection=True)
-        except Exception:  # noqa: BLE001 - the thread's edge: the service sees ``alive`` and stops
-            _log.exception("event=mqtt-thread-died")
+        return self._thread is not None and self._thread.is_alive()
 
     # callbacks, in paho's thread
 

@@ -71,29 +71,21 @@ def inspect(
         raise Rejected(MALFORMED, str(e)) from None
     if record.chain != chain:
         raise Rejected(WRONG_CHAIN, "the record belongs to another region")
+    kind = ""
     if message.topic == topics.registry(chain):
         if not isinstance(record, records.RegistryChange):
             raise Rejected(UNEXPECTED_TYPE, "only registry changes go to the registry topic")
         signer = operator(envelope.kid)
     else:
-        _check_topic(message.topic, envelope, record.TYPE)
+        kind = message.topic.rsplit("/", 1)[-1]
+        if _KINDS.get(kind) != record.TYPE:
+            raise Rejected(UNEXPECTED_TYPE, f"a record of type {record.TYPE} came as {kind!r}")
         signer = member(envelope.kid)
     if signer is None:
         raise Rejected(UNKNOWN_SIGNER, f"{envelope.kid.hex()} may not sign this")
-    if signer.cluster and message.topic.split("/")[3] != signer.cluster:
-        raise Rejected(WRONG_TOPIC, f"{envelope.kid.hex()} is not of that cluster")
+    if signer.cluster and message.topic != topics.meter(chain, signer.cluster, envelope.kid, kind):
+        raise Rejected(WRONG_TOPIC, "the topic is not the signer's own")
     return Candidate(envelope, record, signer.public_key, signer.cluster)
-
-
-def _check_topic(topic: str, envelope: Envelope, kind: int) -> None:
-    try:
-        _, address, name = topics.split(topic)
-    except MalformedRecord as e:
-        raise Rejected(WRONG_TOPIC, str(e)) from None
-    if _KINDS.get(name) != kind:
-        raise Rejected(UNEXPECTED_TYPE, f"a record of type {kind} came as {name}")
-    if address != envelope.kid:
-        raise Rejected(WRONG_TOPIC, "the topic names another meter than the signature")
 
 
 class SignatureChecks:

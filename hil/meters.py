@@ -33,10 +33,12 @@ class ProcessMeter:
     """One meter of the rig. ``on_message`` gets its rig messages, decoded.
 
     ``folder`` is the board's flash: key, journal, settings and counters live there and survive a
-    restart of the process.
+    restart of the process. ``program`` takes the command line of firmware/boards/unix/main.py.
     """
 
-    def __init__(self, name: str, folder: Path, on_message: Handler) -> None:
+    def __init__(
+        self, name: str, folder: Path, on_message: Handler, program: Path = PROGRAM
+    ) -> None:
         self.name = name
         self.folder = folder
         self.public_key = b""
@@ -44,6 +46,7 @@ class ProcessMeter:
         self.enrolment = b""
         self.damaged_frames = 0
         self._on_message = on_message
+        self._program = program
         self._enrolled = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -52,7 +55,7 @@ class ProcessMeter:
         """Start the process. ``heap`` limits MicroPython's heap ("400k" is about a board's)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._enrolled.clear()
-        command = [micropython.interpreter(), *micropython.heap_options(heap), str(PROGRAM)]
+        command = [micropython.interpreter(), *micropython.heap_options(heap), str(self._program)]
         with (self.folder / "log.txt").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 _SCHEMA_VERSION = 1
 
@@ -94,8 +95,10 @@ class Database:
         self.begin()
         try:
             yield
-        except BaseException:
+        except BaseException as e:
             self.rollback()
+            if isinstance(e, sqlite3.Error):
+                raise self._write_error(e) from e
             raise
         self.commit()
 
@@ -103,7 +106,10 @@ class Database:
         try:
             self.connection.execute(sql)
         except sqlite3.Error as e:
-            raise StoreError(f"{self.path} cannot be written: {e}") from e
+            raise self._write_error(e) from e
+
+    def _write_error(self, e: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self.path} cannot be written: {e}")
 
     def close(self) -> None:
         """Drop an open transaction and let go of file and lock."""
@@ -116,7 +122,7 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
-    def __enter__(self) -> "Database":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

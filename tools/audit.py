@@ -40,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
             f"witnessed to {report.witnessed_height}, {report.summaries} summaries, "
             f"{report.seconds:.1f} s"
         )
+        if report.unsigned:
+            print(f"the newest {report.unsigned} blocks are not signed by a gateway yet")
+        if report.conflicts:
+            print(f"CONFLICT: {report.conflicts} regions' gateways signed contradicting summaries")
         if expected is None:
             print("the genesis was taken as it is: give --genesis HEX to pin the one you trust")
     else:

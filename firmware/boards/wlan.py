@@ -35,7 +35,8 @@ _POLL_S = 0.2  # five times a second
 class WlanBoard(program.Board):
     """A board with Wi-Fi; ``watchdog_ms`` is how long it may go without being fed."""
 
-    def __init__(self, watchdog_ms: int) -> None:
+    def __init__(self, hardware: str, watchdog_ms: int) -> None:
+        self.hardware = hardware
         self._watchdog_ms = watchdog_ms
         self._watchdog: "Any" = None
         self._wlan: "Any" = network.WLAN(network.STA_IF)

@@ -239,21 +239,38 @@ class Registers:
 _FREQUENCY_MHZ = const(20)
 
 
+# Every second old value lies within the bound by chance. So two wrong values within four rounds
+# also discredit the right ones after them, until eight rounds were right.
+_SUSPECT = const(4)
+_MOST_SUSPECT = const(12)
+
+
 class Frequency:
-    """The grid has one frequency: within 20 mHz of the round's median (or of this meter's own)."""
+    """The grid has one frequency: within 20 mHz of the round's median (or of this meter's own).
+
+    Cells: suspicion, which a wrong value raises by four and a right one lowers by one. Above four
+    nothing is believed.
+    """
 
     CODE = records.REJECT_FREQUENCY
-    CELLS = 0
+    CELLS = 1
 
     def judge(self, case: Case, cells: "Any") -> int:
         """Compare with the round's frequency."""
+        case.scratch = cells[0]
         frequency = case.reading.value(quantities.FREQUENCY)
         if frequency is None or case.own is None or case.own.frequency is None:
             return ABSTAIN
-        return ACCEPT if abs(frequency - case.own.frequency) <= _FREQUENCY_MHZ else self.CODE
+        if abs(frequency - case.own.frequency) > _FREQUENCY_MHZ:
+            case.scratch = min(cells[0] + _SUSPECT, _MOST_SUSPECT)
+            return self.CODE
+        case.scratch = max(cells[0] - 1, 0)
+        return ACCEPT if cells[0] <= _SUSPECT else self.CODE
 
     def learn(self, case: Case, cells: "Any", verdict: int) -> None:
-        """Nothing to learn."""
+        """Keep the suspicion; readings out of order neither raise nor lower it."""
+        if case.in_order:
+            cells[0] = case.scratch
 
 
 # ----------------------------------------------------------------------------- voltage
@@ -320,8 +337,8 @@ _HARD_PERMILLE = const(35)
 _SOFT_PERMILLE = const(17)
 _SOFT_ROUNDS = const(6)
 # On a weaker cable the bounds follow the mean deviation, up to twice the figures above.
-_HARD_SPREADS = const(12)
-_SOFT_SPREADS = const(6)
+_HARD_SPREADS = const(8)
+_SOFT_SPREADS = const(4)
 _LEARNING = const(32)
 _PACE = const(64)
 # A load of one minute must not move the centre: deviations count up to this.

@@ -468,6 +468,8 @@ class Program:
             self._enrol()
         elif message[0] == rig_messages.PROVISION:
             self._provision(message[1])
+        elif message[0] == rig_messages.IDENTIFY:
+            self._enrol()
         elif message[0] == rig_messages.SAMPLE:
             if self._meter is None or self._turn.is_set():
                 self._early = (self._early + [message])[-_MAX_SAMPLES:]

@@ -1,6 +1,7 @@
 """What rig and meter say to each other on the rig channel: CBOR arrays that start with a number.
 
-Rig to meter: PROVISION, SAMPLE, STOP, IDENTIFY. Meter to rig: ENROL, LINK, VOTED, HEAD, UNRECEIPTED, EVENT.
+Rig to meter: PROVISION, SAMPLE, STOP, IDENTIFY. Meter to rig: ENROL, LINK, VOTED, HEAD, UNRECEIPTED
+and EVENT.
 Shapes stand beside the functions that make them; ``decode`` checks the shape and nothing else.
 """
 

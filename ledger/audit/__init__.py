@@ -1,4 +1,4 @@
-"""The offline audit: everything re-done from genesis on what is stored (SPEC 14).
+"""The offline audit: everything re-done from genesis on what is stored.
 
 It needs the region's folder and nothing else: no service, no network, no key. It trusts the
 genesis alone, so pin its digest (``expected_genesis``) when the folder came from somebody else.

@@ -1,4 +1,4 @@
-"""The regional chain, re-done from genesis (SPEC 14.1).
+"""The regional chain, re-done from genesis.
 
 Every stored block's records go through the same application as in a gateway, over a database of
 its own, and must give the same block. The gateway's order to close a round is not kept: the head's

@@ -1,4 +1,4 @@
-"""The wide-area chain, re-done from its genesis (SPEC 14.2).
+"""The wide-area chain, re-done from its genesis.
 
 What was kept goes through the same application again, block by block. The summaries of the region
 at hand are also made anew from its regional chain.

@@ -328,7 +328,7 @@ class State:
         for table in self._tables:
             table.settle()
         self._settled = self._trie.snapshot()
-        self._settled_registry = self.registry
+        self._settled_registry = self._flushed_registry = self.registry
         self.index()
 
     def rollback(self) -> None:
@@ -336,7 +336,7 @@ class State:
         for table in self._tables:
             table.rollback()
         self._trie.rollback(self._settled)
-        self.registry = self._settled_registry
+        self.registry = self._flushed_registry = self._settled_registry
         self.index()
 
     def index(self) -> None:

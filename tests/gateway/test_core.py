@@ -222,3 +222,17 @@ def test_tree_gives_the_paths_of_rfc_9162(size: int) -> None:
         assert tree.path(index) == merkle.inclusion_path(leaves, index)
     with pytest.raises(IndexError):
         tree.path(size)
+
+
+def test_every_signature_is_checked_once(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    verify = Envelope.verify
+
+    def counting(envelope: Envelope, key: object) -> None:
+        checked.append(envelope.digest)
+        verify(envelope, key)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Envelope, "verify", counting)
+    region.play(FIRST)
+    # the records, and the gateway's own order to close
+    assert len(checked) == len(set(checked)) == 2 * len(region.meters) + 1

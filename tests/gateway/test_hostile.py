@@ -107,6 +107,13 @@ def another_clusters_topic(meter: Meter) -> Message:
     return Message(topic, meter.reading(FIRST).raw)
 
 
+def upper_case_address(meter: Meter) -> Message:
+    name = meter.address.hex()
+    topic = meter.topic(topics.READING).replace(name, name.upper())
+    assert name != name.upper()
+    return Message(topic, meter.reading(FIRST).raw)
+
+
 def topic_without_an_address(meter: Meter) -> Message:
     return Message("gw/1/x/reading", meter.reading(FIRST).raw)
 
@@ -165,6 +172,7 @@ BEFORE_THE_BOOK: list[tuple[Attack, str]] = [
     (another_meters_topic, "wrong-topic"),
     (another_clusters_topic, "wrong-topic"),
     (topic_without_an_address, "wrong-topic"),
+    (upper_case_address, "wrong-topic"),
     (stranger, "unknown-signer"),
     (changed_content, "bad-signature"),
     (signed_by_another_key, "bad-signature"),

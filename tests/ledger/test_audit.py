@@ -1,4 +1,4 @@
-"""The audit finds whatever is wrong in a copy, and says where (SPEC 14)."""
+"""The audit finds whatever is wrong in a copy, and says where."""
 
 import dataclasses
 import json
@@ -248,6 +248,8 @@ def test_any_changed_byte_of_the_wide_area_chain_is_found(copies: Copies) -> Non
         )
         if table == "kept":
             assert (failure.block, failure.record) == (position + 1, position)
+        if table == "blocks":
+            assert failure.block == position + 1
 
 
 def test_changed_byte_among_events_is_found(large: RegionDirectory, tmp_path: Path) -> None:
@@ -614,6 +616,12 @@ def test_evidence_of_a_conflict_is_counted(tmp_path: Path) -> None:
 )
 def test_any_other_row_of_the_wide_area_chain_is_found(copies: Copies, change: str) -> None:
     copies.failure(do(change), wide=True)
+
+
+def test_summary_kept_as_evidence_and_not_in_effect_is_named(copies: Copies) -> None:
+    failure = copies.failure(do("UPDATE kept SET code=22 WHERE number=1"), wide=True)
+    assert (failure.block, failure.record, failure.kind) == (2, 1, "summary")
+    assert "kept as conflict, and it is ok" in str(failure)
 
 
 def test_other_wide_genesis_is_found(copies: Copies) -> None:

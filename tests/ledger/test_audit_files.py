@@ -1,4 +1,4 @@
-"""Whatever bytes a database's file holds, an audit ends with its report (SPEC 14)."""
+"""Whatever bytes a database's file holds, an audit ends with its report."""
 
 import random
 import shutil

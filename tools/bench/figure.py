@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class BenchError(Exception):
+    """What is measured did not do its work; a figure would mean nothing."""
+
+
 class Skipped(Exception):
     """A figure cannot be measured here; the message says what is missing."""
 

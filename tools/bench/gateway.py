@@ -23,16 +23,12 @@ from ledger.protocol import tally
 from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 from tools.bench import load, peers, publisher
-from tools.bench.figure import Figure, Skipped, cpu_s, memory_mb
+from tools.bench.figure import BenchError, Figure, Skipped, cpu_s, memory_mb
 
 TARGET = 0.40
 _START_LIMIT_S = 30
 _LIMIT_S = 150
 _ROOT = Path(__file__).resolve().parents[2]
-
-
-class BenchError(RuntimeError):
-    """The gateway did not do what is measured; a figure would mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +45,23 @@ def measure(*, meters: int, rounds: int, openssl_s: int) -> Iterator[Figure]:
     """Run a region of ``meters`` for ``rounds`` rounds; raises Skipped, BenchError."""
     before = peers.openssl_verifications(openssl_s)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        run = _run(Path(folder), meters, rounds)
+        used = run(Path(folder), meters, rounds)
     # once before and once after, for the clock of a busy machine changes
     peer = (before + peers.openssl_verifications(openssl_s)) / 2
     yield Figure(
         name="gateway: signature checks, MQTT to block",
-        value=run.records / run.cpu_s,
+        value=used.records / used.cpu_s,
         unit="1/CPU-s",
         peer=peer,
         against="openssl ecdsap256",
         at_least=TARGET,
     )
-    yield Figure(name="gateway: records", value=run.records / run.wall_s, unit="1/s")
-    yield Figure(name=f"gateway: peak memory, {meters} meters", value=run.peak_mb, unit="MB")
+    yield Figure(name="gateway: records", value=used.records / used.wall_s, unit="1/s")
+    yield Figure(name=f"gateway: peak memory, {meters:,} meters", value=used.peak_mb, unit="MB")
 
 
-def _run(folder: Path, meters: int, rounds: int) -> Run:
+def run(folder: Path, meters: int, rounds: int) -> Run:
+    """Run a region below ``folder`` and check its chain; raises Skipped, BenchError."""
     keys = load.meter_keys(meters)
     directory = RegionDirectory(folder / "region")
     try:
@@ -92,14 +89,14 @@ def _run(folder: Path, meters: int, rounds: int) -> Run:
         command = [sys.executable, "-m", "tools.bench.publisher", "--port", str(broker.port)]
         command += ["--chain", genesis.chain.hex(), "--round", str(load.FIRST_ROUND)]
         command += ["--a-round", str(2 * meters), "--limit", str(20 + meters / 50)]
-        with _gateway(folder, directory) as process:
-            run = _drive(folder, process, command, messages, 2 * meters * rounds)
+        with gateway_process(folder, directory) as process:
+            used = _drive(folder, process, command, messages, 2 * meters * rounds)
     _check(directory, [e for r in signed for _, e in (*r.readings, *r.ballots)])
-    return run
+    return used
 
 
 @contextmanager
-def _gateway(folder: Path, directory: RegionDirectory) -> Iterator["subprocess.Popen[bytes]"]:
+def gateway_process(folder: Path, directory: RegionDirectory) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a gateway with the status file ``status.json``; it has ended afterwards."""
     status, log = folder / "status.json", folder / "gateway.log"
     command = [sys.executable, "-m", "gateway", "--config", str(directory.config)]

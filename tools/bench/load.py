@@ -62,10 +62,13 @@ class Round:
 
 
 class Fleet:
-    """The meters of one region, which sign rounds in order."""
+    """The meters of one region, which sign rounds in order; ``cluster`` puts all in one."""
 
-    def __init__(self, keys: list[Signer], genesis: RegionGenesis) -> None:
+    def __init__(
+        self, keys: list[Signer], genesis: RegionGenesis, cluster: str | None = None
+    ) -> None:
         self.genesis = genesis
+        self._cluster = cluster
         self._keys = keys
         self._previous = [records.NO_DIGEST] * len(keys)
 
@@ -82,15 +85,18 @@ class Fleet:
     def _ballots(self, index: int, readings: list[Envelope]) -> Iterator[tuple[str, Envelope]]:
         chain, parent = self.genesis.chain, self.genesis.digest
         for number, key in enumerate(self._keys):
-            start = number - number % CLUSTER
-            others = [e for e in readings[start : start + CLUSTER] if e.kid != key.address]
+            start, size = number - number % CLUSTER, CLUSTER
+            if self._cluster is not None:
+                start, size = 0, len(readings)
+            others = [e for e in readings[start : start + size] if e.kid != key.address]
             verdicts = [(e.digest, records.ACCEPT) for e in others]
             ballot = records.Ballot(chain, FIRST_ROUND + index, parent, verdicts)
             yield self._topic(number, topics.BALLOT), key.seal(ballot.payload())
 
     def _topic(self, number: int, kind: str) -> str:
         key = self._keys[number]
-        return topics.meter(self.genesis.chain, cluster_of(number), key.address, kind)
+        cluster = self._cluster or cluster_of(number)
+        return topics.meter(self.genesis.chain, cluster, key.address, kind)
 
 
 def meter_keys(meters: int) -> list[Signer]:

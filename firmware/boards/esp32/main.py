@@ -1,18 +1,17 @@
-"""ESP32: this file is the board's main.py, which MicroPython runs at start.
+"""ESP32 with 4 MB of flash: this file is the board's main.py, which MicroPython runs at start."""
 
-Importing it does nothing; on the board it is the main program. docs/firmware.md tells how to flash.
-"""
-
-from firmware.boards import wlan
+from firmware.boards.memory import keep_in_one_piece
 
 _WATCHDOG_MS = 20_000
 
 
-class Esp32(wlan.WlanBoard):
-    """An ESP32 with 4 MB of flash, littlefs."""
+def main() -> None:
+    """Run the meter."""
+    keep_in_one_piece()
+    from firmware.boards import wlan
 
-    hardware = "esp32"
+    wlan.run(wlan.WlanBoard("esp32", _WATCHDOG_MS))
 
 
 if __name__ == "__main__":
-    wlan.run(Esp32(_WATCHDOG_MS))
+    main()

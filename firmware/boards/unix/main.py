@@ -7,17 +7,9 @@ input and output; end of input ends the program. The project's root must be on t
 (MICROPYPATH or PYTHONPATH).
 """
 
-import asyncio
 import sys
 
-from firmware.meter import program
-
-
-class UnixBoard(program.Board):
-    """A process: no watchdog, the host's network, and a disk that bears any number of writes."""
-
-    hardware = "unix"
-    journal_round_s = 0
+from firmware.boards.memory import keep_in_one_piece
 
 
 def main(arguments: "list[str]") -> int:
@@ -25,6 +17,17 @@ def main(arguments: "list[str]") -> int:
     if len(arguments) != 2 or arguments[0] != "--dir":
         sys.stderr.write("usage: main.py --dir DIR\n")
         return 2
+    keep_in_one_piece()
+    import asyncio
+
+    from firmware.meter import program
+
+    class UnixBoard(program.Board):
+        """No watchdog, the host's network, and a disk that bears any number of writes."""
+
+        hardware = "unix"
+        journal_round_s = 0
+
     return asyncio.run(program.run(arguments[1], UnixBoard()))
 
 

@@ -100,17 +100,25 @@ def probe() -> Iterator[Callable[..., Probe]]:
         programs.end(one.process)
 
 
+_numbers = itertools.count(1)
+
+
 class Peer:
     """paho-mqtt as the independent other side; messages wait in a queue."""
 
     def __init__(self, port: int) -> None:
         self.messages: queue.Queue[paho.MQTTMessage] = queue.Queue()
         self._granted = threading.Event()
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="peer")
+        self._connected = threading.Event()
+        # A name of its own: a broker may close a newcomer that takes over a name too soon.
+        name = f"peer-{next(_numbers)}"
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name)
+        self._client.on_connect = lambda *_: self._connected.set()
         self._client.on_message = lambda client, data, message: self.messages.put(message)
         self._client.on_subscribe = lambda *_: self._granted.set()
         self._client.connect(HOST, port)
         self._client.loop_start()
+        assert self._connected.wait(LIMIT_S)
 
     def subscribe(self, topic: str, qos: int = 1) -> None:
         self._granted.clear()

@@ -162,7 +162,9 @@ class Lab:
     def tables(self) -> list[tuple[str, list[tuple[object, ...]]]]:
         """Give the content of every table."""
         sql = self.database.connection
-        names = [name for (name,) in sql.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        names = [
+            name for (name,) in sql.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
         return [(name, sorted(sql.execute(f"SELECT * FROM {name}"), key=repr)) for name in names]
 
     def snapshot(self) -> tuple[object, ...]:
