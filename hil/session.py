@@ -45,7 +45,8 @@ class Plan:
     """What a session plays.
 
     ``first`` is the first row of the recording, ``rounds`` how many follow, ``round_wall_s`` the
-    wall time a round (None: as fast as it goes), ``folder`` where the region is made. ``script``
+    wall time a round (None: as fast as it goes), ``folder`` the region's; the rig keeps its own
+    things (the meters' flash, the broker's store, logs) in ``rig`` below it. ``script``
     is awaited before each round: what else happens (a meter joins, the broker dies).
     """
 
@@ -104,7 +105,8 @@ class Session:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.directory = RegionDirectory(plan.folder / "region")
+        self.directory = RegionDirectory(plan.folder)
+        self.rig_folder = plan.folder / "rig"
         self.progress = Progress()
         self.published: dict[str, int] = {}
         self.round_s = plan.recording.step_s
@@ -152,7 +154,7 @@ class Session:
     async def run(self, view: View) -> None:
         """Play the plan; raises SessionError, MeterError, BrokerError."""
         self._view = view
-        self.broker = Broker(self.plan.folder / "broker", self.plan.broker)
+        self.broker = Broker(self.rig_folder / "broker", self.plan.broker)
         async with contextlib.AsyncExitStack() as stack:
             self._stage("starting the broker")
             stack.enter_context(self.broker)
@@ -180,7 +182,7 @@ class Session:
         self._stage(f"starting {total} meters, each makes its key")
         for cluster in self.plan.clusters:
             for name in cluster.meters:
-                meter = ProcessMeter(name, self.plan.folder / "meters" / name, self._on_message)
+                meter = ProcessMeter(name, self.rig_folder / "meters" / name, self._on_message)
                 self._meters[name] = meter
                 self.progress.meters[name] = MeterProgress(cluster.name)
         await asyncio.gather(*(meter.start(self.plan.heap) for meter in self._meters.values()))
@@ -213,7 +215,7 @@ class Session:
     async def start_gateway(self) -> None:
         """Start the gateway's program and wait until it is connected."""
         self._stage("starting the gateway")
-        with (self.plan.folder / "gateway.log").open("ab") as log:
+        with (self.rig_folder / "gateway.log").open("ab") as log:
             self._gateway = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -237,11 +239,11 @@ class Session:
 
     @property
     def _status_file(self) -> Path:
-        return self.plan.folder / "gateway.json"
+        return self.rig_folder / "gateway.json"
 
     @property
     def _log(self) -> Path:
-        return self.plan.folder / "gateway.log"
+        return self.rig_folder / "gateway.log"
 
     def _read_status(self) -> GatewayStatus:
         self.progress.status = read_status(self._status_file)
@@ -254,7 +256,7 @@ class Session:
 
     async def add_meter(self, name: str, cluster: str) -> ProcessMeter:
         """Start one more meter and tell it of the region; operators must let it join."""
-        meter = ProcessMeter(name, self.plan.folder / "meters" / name, self._on_message)
+        meter = ProcessMeter(name, self.rig_folder / "meters" / name, self._on_message)
         self._meters[name] = meter
         self.progress.meters[name] = MeterProgress(cluster)
         await meter.start(self.plan.heap)

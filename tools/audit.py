@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from ledger.audit import audit
-
 from ledger.region import RegionDirectory, RegionError
 from ledger.store import StoreError
 from tools.errors import CommandError

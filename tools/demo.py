@@ -97,8 +97,11 @@ def _attacks(
 
 def tamper(session: Session) -> list[Attack]:
     """Alter one stored reading in a copy of the ledger and let the audit look for it."""
-    copy = RegionDirectory(session.plan.folder / "altered-copy")
-    shutil.copytree(session.directory.path, copy.path)
+    original = session.directory
+    copy = RegionDirectory(session.rig_folder / "altered-copy")
+    shutil.copytree(original.regional.parent, copy.regional.parent)
+    shutil.copy(original.genesis, copy.genesis)
+    shutil.copy(original.wide_genesis, copy.wide_genesis)
     with Database(copy.regional, TABLES) as database:
         height, index = _alter(database)
     result = audit(copy)

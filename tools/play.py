@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ledger.audit import AuditReport, audit
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from hil.meters import MeterError
 from hil.micropython import InterpreterNotFoundError, interpreter
 from hil.report import LIMITS, Attack, Report, make_report
 from hil.session import Plan, Session, SessionError
+from ledger.audit import AuditReport, audit
 from tools.errors import CommandError
 from tools.live import SessionView
 
@@ -66,7 +66,7 @@ def play(
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            print(f"kept in {folder}: try gridwitness show {folder / 'region'}")
+            print(f"kept in {folder}: try gridwitness show {folder}")
 
 
 def _play(plan: Plan, json_file: Path | None, extra: Extra | None) -> int:

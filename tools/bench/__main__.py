@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tools.bench.figure import BenchError, Figure, Skipped
 
+_WIDTH = 140
 SIZES = ("full", "quick", "tiny")
 
 # name -> (what it measures, how much of it: full, quick, tiny; tiny tells that it runs, no more)
@@ -68,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks; gives the exit code."""
     options = _parse(arguments)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)  # a log has no edge to wrap at
     figures: list[Figure] = []
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}

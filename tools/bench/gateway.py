@@ -96,7 +96,9 @@ def run(folder: Path, meters: int, rounds: int) -> Run:
 
 
 @contextmanager
-def gateway_process(folder: Path, directory: RegionDirectory) -> Iterator["subprocess.Popen[bytes]"]:
+def gateway_process(
+    folder: Path, directory: RegionDirectory
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a gateway with the status file ``status.json``; it has ended afterwards."""
     status, log = folder / "status.json", folder / "gateway.log"
     command = [sys.executable, "-m", "gateway", "--config", str(directory.config)]

@@ -6,6 +6,9 @@ It is firmware/boards/unix/main.py but for the watchdog: where a board would fee
 collects garbage and writes ``heap <bytes free> <bytes used>`` to standard error.
 """
 
+# mypy: disable-error-code="attr-defined"
+# mem_free and mem_alloc are MicroPython's alone.
+
 import gc
 import sys
 
@@ -27,7 +30,7 @@ def main(folder: str) -> int:
 
         def feed(self) -> None:
             gc.collect()
-            sys.stderr.write("heap {} {}\n".format(gc.mem_free(), gc.mem_alloc()))
+            sys.stderr.write(f"heap {gc.mem_free()} {gc.mem_alloc()}\n")
 
     return asyncio.run(program.run(folder, ProbeBoard()))
 

@@ -112,9 +112,7 @@ def members(keys: Iterable[Signer]) -> list[tuple[bytes, str]]:
 def genesis_of(keys: list[Signer]) -> RegionGenesis:
     """Give a region's genesis with one operator and the gateway ``gateway_key()``."""
     operators, gateways = (signer("operator").public_key,), (gateway_key().public_key,)
-    return RegionGenesis(
-        "bench", START, PARAMETERS, operators, 1, gateways, tuple(members(keys))
-    )
+    return RegionGenesis("bench", START, PARAMETERS, operators, 1, gateways, tuple(members(keys)))
 
 
 def gateway_key() -> Signer:

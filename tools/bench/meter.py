@@ -100,7 +100,9 @@ async def _run(folder: Path, rounds: int) -> int:
             directory,
             "bench",
             load.PARAMETERS,
-            members=[(key, _CLUSTER) for key in (rig.meter.public_key, *(k.public_key for k in keys))],
+            members=[
+                (key, _CLUSTER) for key in (rig.meter.public_key, *(k.public_key for k in keys))
+            ],
             created=load.START,
             settings={
                 "mqtt.host": HOST,

@@ -64,10 +64,8 @@ class Publisher:
         if not self._ready.wait(_CONNECT_LIMIT_S):
             raise TimeoutError("the broker does not answer")
 
-    def _on_head(
-        self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
-    ) -> None:
-        head = records.decode(Envelope.parse(message.payload).payload)
+    def _on_head(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        head = records.decode(Envelope.parse(bytes(message.payload)).payload)
         with self._changed:
             self._newest = head.round
             self._changed.notify_all()

@@ -136,9 +136,9 @@ def back(_: int, values: dict[int, int]) -> dict[int, int]:
     [
         pytest.param(scale(900), 0, 100, id="voltage 10 % low"),
         pytest.param(scale(1100), 0, 100, id="voltage 10 % high"),
-        pytest.param(scale(950), 0, 95, id="voltage 5 % low"),
+        pytest.param(scale(950), 6, 90, id="voltage 5 % low"),
         pytest.param(scale(1050), 0, 95, id="voltage 5 % high"),
-        pytest.param(scale(970), 12, 60, id="voltage 3 % low"),
+        pytest.param(scale(970), 30, 50, id="voltage 3 % low"),
         pytest.param(scale(1030), 12, 60, id="voltage 3 % high"),
         pytest.param(old, 0, 100, id="old values newly signed"),
         pytest.param(dead, 0, 100, id="all values zero"),
