@@ -57,7 +57,9 @@ def _nats(folder: Path, port: int, tls: Tls | None) -> list[str]:
         # nats-server gives each subscription this window of unacknowledged messages, but tracks no
         # more of them for the whole session: with the default of 1024, two busy subscriptions lose
         # what is beyond until it is sent again 30 s later. 65,535 is the most for a session.
+        # And what a crashed gateway had not acknowledged comes again before its rounds are over.
         f"mqtt {{ max_ack_pending: {_MOST_UNACKNOWLEDGED}\n"
+        f'ack_wait: "2s"\n'
         f'listen: "{HOST}:{port}"\n{secure} }}\n',
         encoding="utf-8",
     )
