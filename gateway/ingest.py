@@ -29,7 +29,6 @@ from ledger.protocol.cose import MAX_RECORD_BYTES
 
 _log = logging.getLogger("gateway.ingest")
 
-_IN_FLIGHT = 1_000
 _MOST_OUTGOING = 50_000
 _MOST_INCOMING = 4_000
 _IDLE_S = 0.002
@@ -84,7 +83,9 @@ class Ingest:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.reconnect_delay_set(_FIRST_RETRY_S, _LAST_RETRY_S)
-        client.max_inflight_messages_set(_IN_FLIGHT)
+        # No limit: with one, paho looks through every unacknowledged message at each PUBACK. What
+        # bounds memory is the number of messages, below.
+        client.max_inflight_messages_set(0)
         client.max_queued_messages_set(_MOST_OUTGOING)
         if self._settings.user:
             client.username_pw_set(self._settings.user, password)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ledger.merkle import Log, MemoryNodes
 from ledger.protocol import merkle
-from tools import vectors_merkle as naive
+from tools.vectors import merkle as naive
 
 
 class CountingNodes(MemoryNodes):

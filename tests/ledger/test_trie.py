@@ -1,4 +1,4 @@
-"""The state trie against the formulas as tools.vectors_merkle writes them down."""
+"""The state trie against the formulas as tools.vectors.merkle writes them down."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ledger import trie as module
 from ledger.protocol.errors import BadProof
 from ledger.trie import EMPTY_ROOT, Proof, Snapshot, Trie, verify
-from tools import vectors_merkle as naive
+from tools.vectors import merkle as naive
 
 _VECTORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "trie.json").read_text(encoding="utf-8")

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="attr-defined"
+# mem_free and mem_alloc are MicroPython's alone.
 """The meter's own program on MicroPython's unix port, which tells its heap; run by ``meter``.
 
     micropython -X heapsize=400k tools/bench/heap_probe.py --dir DIR
@@ -5,9 +7,6 @@
 It is firmware/boards/unix/main.py but for the watchdog: where a board would feed it, this one
 collects garbage and writes ``heap <bytes free> <bytes used>`` to standard error.
 """
-
-# mypy: disable-error-code="attr-defined"
-# mem_free and mem_alloc are MicroPython's alone.
 
 import gc
 import sys

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from ledger.protocol import quantities, records
 from tests.vector_files import load
-from tools.vectors_wire import cbor as reference
+from tools.vectors.wire import cbor as reference
 
 u32 = st.integers(0, 2**32 - 1)
 positive = st.integers(1, 2**32 - 1)

@@ -13,7 +13,7 @@ from hil.micropython import InterpreterNotFoundError, environment, interpreter
 from ledger.protocol import _cbor_cbor2, _cbor_pure
 from ledger.protocol.errors import MalformedRecord
 from tests.vector_files import load
-from tools.vectors_wire import cbor as reference
+from tools.vectors.wire import cbor as reference
 
 ROOT = Path(__file__).resolve().parents[3]
 CODECS = (_cbor_cbor2, _cbor_pure)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ledger.protocol import cose, p256
 from ledger.protocol.errors import BadSignature, MalformedRecord
 from tests.ledger.protocol.strategies import mutations, seeds
-from tools import vectors_wire as reference
+from tools.vectors import wire as reference
 
 SEEDS = seeds("cose", "valid", "malformed", "bad_signature", key="envelope")
 SIGNER = reference.Key("fuzz")

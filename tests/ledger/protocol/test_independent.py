@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ledger.protocol import cose, p256
 from tests.vector_files import load
-from tools.vectors_wire import Key
+from tools.vectors.wire import Key
 
 PAYLOADS = [b"", b"\x80", bytes(23), bytes(24), bytes(255), bytes(256), bytes(range(256)) * 3]
 

@@ -1,4 +1,4 @@
-"""Properties of RFC 9162 trees, against the definitions in tools.vectors_merkle."""
+"""Properties of RFC 9162 trees, against the definitions in tools.vectors.merkle."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ledger.protocol import merkle
 from ledger.protocol.errors import BadProof
-from tools import vectors_merkle as naive
+from tools.vectors import merkle as naive
 
 _VECTORS = Path(__file__).parents[2] / "vectors"
 

@@ -17,7 +17,7 @@ from tests.ledger.protocol.strategies import (
     u32,
 )
 from tests.vector_files import load
-from tools import vectors_merkle
+from tools.vectors import merkle as vectors_merkle
 
 RECEIPTS = seeds("receipts", "valid", "malformed", "unproved", key="bytes")
 MEMBERS = seeds("receipts", "members", "malformed_members", key="bytes")

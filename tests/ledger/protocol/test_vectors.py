@@ -9,7 +9,7 @@ import pytest
 from ledger.protocol import cbor, cose, messages, quantities, records, settings, tally
 from ledger.regional import codes
 from ledger.wide import codes as wide_codes
-from tools import vectors
+from tools.vectors import __main__ as vectors
 
 ROOT = Path(__file__).resolve().parents[3]
 SPEC = (ROOT / "docs" / "SPEC.md").read_text(encoding="utf-8")

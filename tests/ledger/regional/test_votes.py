@@ -103,11 +103,12 @@ def test_abstention_may_become_a_verdict_later(lab):
     assert not any(lab.member(i).suspended for i in range(5))
 
 
-def test_verdict_is_not_taken_back_by_an_abstention(lab):
+@pytest.mark.parametrize("verdict", [ACCEPT, REJECT])
+def test_verdict_is_not_taken_back_by_an_abstention(lab, verdict):
     reading = lab.reading(0, FIRST)
-    lab.close(FIRST, reading, lab.ballot(1, FIRST, [(reading, ACCEPT)]))
+    lab.close(FIRST, reading, lab.ballot(1, FIRST, [(reading, verdict)]))
     lab.close(FIRST + 1, lab.ballot(1, FIRST + 1, [(reading, ABSTAIN)]))
-    assert lab.app.state.open.get(reading.digest).votes[lab.region.meters[1].address] == ACCEPT
+    assert lab.app.state.open.get(reading.digest).votes[lab.region.meters[1].address] == verdict
     assert not lab.member(1).suspended
 
 

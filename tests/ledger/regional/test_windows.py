@@ -63,6 +63,13 @@ def test_register_that_runs_back_is_not_negative_energy(lab):
     assert energy(lab) == (50, 0)
 
 
+def test_second_reading_of_an_instant_counts_no_energy(lab):
+    time = FIRST * ROUND_S
+    for i, (when, register) in enumerate([(time, 500), (time, 100), (time + 1, 700)]):
+        judged(lab, FIRST + i, lab.reading(0, FIRST + i, time=when, energy=register))
+    assert energy(lab) == (200, 0)
+
+
 def test_no_energy_is_counted_across_a_register_reset(lab):
     judged(lab, FIRST, lab.reading(0, FIRST, energy=500, export=100))
     reset = records.REGISTER_RESET

@@ -1,6 +1,6 @@
 """Vectors of the records: tests/vectors/records.json (SPEC section 4)."""
 
-from tools.vectors_wire import Key, Raw, cbor, digest, signed
+from tools.vectors.wire import Key, Raw, cbor, digest, signed
 
 CHAIN = digest("genesis")[:8]
 _NONE = bytes(32)
@@ -326,7 +326,7 @@ def records_file() -> dict[str, object]:
     invalid["enrolment"] = _bad_enrolments()
     return {
         "about": "SPEC section 4. Fields stand in wire order. One key signs all, for brevity: who "
-        "may sign what is a rule of the chain. Written by tools/vectors.py.",
+        "may sign what is a rule of the chain. Written by python -m tools.vectors.",
         "chain": CHAIN,
         "valid": [
             {

@@ -4,14 +4,11 @@ Roots and paths are computed here by the definitions themselves, recursively and
 ledger's Merkle or trie code, so that the vectors judge that code instead of repeating it. Byte
 strings are hexadecimal. `valid` says whether a verifier must pass the case or refuse it.
 
-Written by `python -m tools.vectors_merkle`.
+Written by `python -m tools.vectors`.
 """
 
 import json
 from hashlib import sha256
-from pathlib import Path
-
-_DIRECTORY = Path(__file__).parent.parent / "tests" / "vectors"
 
 # Those that the Certificate Transparency project's own tests use.
 _LEAVES = [
@@ -129,7 +126,7 @@ def _merkle() -> dict[str, object]:
     sizes = range(len(_LEAVES) + 1)
     zeros, ones = b"\x00" * 32, b"\xff" * 32
     return {
-        "about": "RFC 9162 section 2.1, SHA-256. Written by tools/vectors_merkle.py.",
+        "about": "RFC 9162 section 2.1, SHA-256. Written by python -m tools.vectors.",
         "leaf": [{"data": d, "hash": tree_root([d])} for d in _LEAVES[:3]],
         "node": [{"left": zeros, "right": ones, "hash": _node(zeros, ones)}],
         "leaves": _LEAVES,
@@ -283,7 +280,7 @@ def _trie() -> dict[str, object]:
     valid += [_trie_case(one, one[0][0], one[0][1]), _trie_case(one, absent[0], None)]
     valid += [_trie_case([], absent[0], None)]
     return {
-        "about": "State trie, formulas in ledger/trie.py. Written by tools/vectors_merkle.py. "
+        "about": "State trie, formulas in ledger/trie.py. Written by python -m tools.vectors. "
         "Entries are [key, value], roots those of the first 0, 1, 2 ... entries; a proof's value "
         "null means: absent.",
         "entries": entries,
@@ -417,13 +414,3 @@ def _hex(item: object) -> object:
     if isinstance(item, list | tuple):
         return [_hex(value) for value in item]
     return item
-
-
-def main() -> None:
-    """Write the files."""
-    for name, content in generate().items():
-        (_DIRECTORY / name).write_text(render(content), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,9 @@
 
 from hashlib import sha256
 
-from tools.vectors_merkle import tree_consistency, tree_inclusion, tree_root
-from tools.vectors_records import CHAIN, Fields, change_of, payload, reading
-from tools.vectors_wire import Key, Raw, cbor, digest, record_digest, seal, signed
+from tools.vectors.merkle import tree_consistency, tree_inclusion, tree_root
+from tools.vectors.records import CHAIN, Fields, change_of, payload, reading
+from tools.vectors.wire import Key, Raw, cbor, digest, record_digest, seal, signed
 
 _TERM_ROUNDS = 32
 _EPOCH_ROUNDS = 32 * 128
@@ -61,7 +61,7 @@ def committee_file() -> dict[str, object]:
     cases += [_draw_case("another seed", 20, 7, 1, "another seed")]
     rounds = [0, 1, 31, 32, 4095, 4096, 29_533_334, 2**32 - 1]
     return {
-        "about": "SPEC sections 7 and 8. Written by tools/vectors.py.",
+        "about": "SPEC sections 7 and 8. Written by python -m tools.vectors.",
         "draws": cases,
         "rounds": [_round_case(r, s) for r in rounds for s in (1, 15, 60, 900)],
     }
@@ -91,7 +91,7 @@ def tally_file() -> dict[str, object]:
     ballots = [[], [0], [1], [16], [1, 1, 16, 0, 22, 63, 1], [0] * 11, [16, 17, 18, 19, 20, 21, 22]]
     return {
         "about": "SPEC section 9. An outcome is [seats drawn, accepts, rejects, outcome]: 0 open, "
-        "1 accepted, 2 rejected. Written by tools/vectors.py.",
+        "1 accepted, 2 rejected. Written by python -m tools.vectors.",
         "outcomes": rows,
         "counts": [
             {
@@ -207,7 +207,7 @@ def heads_file() -> dict[str, object]:
     valid += [_extends("no head named before", 7, 0)]
     return {
         "about": "SPEC section 10. The history root of a head covers the digests of all earlier "
-        "heads. A bridge is [held height, path]. Written by tools/vectors.py.",
+        "heads. A bridge is [held height, path]. Written by python -m tools.vectors.",
         "chain": CHAIN,
         "genesis": _GENESIS,
         "round_s": _ROUND_S,
@@ -344,7 +344,7 @@ def receipts_file() -> dict[str, object]:
     """Content of receipts.json."""
     members, bad_members = _members()
     return {
-        "about": "SPEC sections 6 and 10, on the heads of heads.json. Written by tools/vectors.py.",
+        "about": "SPEC sections 6 and 10, on heads.json. Written by python -m tools.vectors.",
         "gateway": _GATEWAY.public_key,
         "valid": _valid_receipts(),
         "malformed": [{"reason": r, "bytes": data} for r, data in _malformed_receipts()],

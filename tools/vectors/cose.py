@@ -1,6 +1,6 @@
 """Vectors of the envelope: tests/vectors/cose.json (SPEC section 3)."""
 
-from tools.vectors_wire import (
+from tools.vectors.wire import (
     ORDER,
     Key,
     Raw,
@@ -167,7 +167,7 @@ def cose_file() -> dict[str, object]:
     ]
     return {
         "about": "SPEC section 3. Signatures are RFC 6979's unless deterministic is false. "
-        "Written by tools/vectors.py.",
+        "Written by python -m tools.vectors.",
         "valid": _valid(),
         "malformed": [{"reason": reason, "envelope": raw} for reason, raw in malformed],
         "bad_signature": signature,

@@ -1,7 +1,7 @@
 """Writes every file of tests/vectors anew: `python -m tools.vectors`.
 
 Vectors are what a second implementation is measured by: inputs, exact bytes, and what must be
-refused with the reason. They come from a second writing of docs/SPEC.md (tools/vectors_wire.py),
+refused with the reason. They come from a second writing of docs/SPEC.md (tools/vectors/wire.py),
 not from the code that they judge, and depend on nothing but names hashed into keys. Byte strings
 are hexadecimal. A test writes them again and compares byte for byte.
 """
@@ -9,34 +9,27 @@ are hexadecimal. A test writes them again and compares byte for byte.
 import json
 from pathlib import Path
 
-from tools import (
-    vectors_cbor,
-    vectors_chain,
-    vectors_cose,
-    vectors_merkle,
-    vectors_records,
-    vectors_settings,
-)
+from tools.vectors import cbor, chain, cose, merkle, records, settings
 
-DIRECTORY = Path(__file__).parent.parent / "tests" / "vectors"
+DIRECTORY = Path(__file__).parents[2] / "tests" / "vectors"
 
 
 def generate() -> dict[str, str]:
     """Text of each vector file by its name, the trees' own files included."""
     files = {
-        "cbor.json": vectors_cbor.cbor_file(),
-        "cose.json": vectors_cose.cose_file(),
-        "records.json": vectors_records.records_file(),
-        "settings.json": vectors_settings.settings_file(),
-        "topics.json": vectors_settings.topics_file(),
-        "committee.json": vectors_chain.committee_file(),
-        "tally.json": vectors_chain.tally_file(),
-        "heads.json": vectors_chain.heads_file(),
-        "receipts.json": vectors_chain.receipts_file(),
+        "cbor.json": cbor.cbor_file(),
+        "cose.json": cose.cose_file(),
+        "records.json": records.records_file(),
+        "settings.json": settings.settings_file(),
+        "topics.json": settings.topics_file(),
+        "committee.json": chain.committee_file(),
+        "tally.json": chain.tally_file(),
+        "heads.json": chain.heads_file(),
+        "receipts.json": chain.receipts_file(),
     }
     texts = {name: render(content) for name, content in files.items()}
-    for name, content in vectors_merkle.generate().items():
-        texts[name] = vectors_merkle.render(content)
+    for name, content in merkle.generate().items():
+        texts[name] = merkle.render(content)
     return texts
 
 

@@ -1,6 +1,6 @@
 """Vectors of the CBOR profile: tests/vectors/cbor.json (SPEC section 2)."""
 
-from tools.vectors_wire import Raw, cbor, head, long_head
+from tools.vectors.wire import Raw, cbor, head, long_head
 
 _EDGES = [0, 1, 10, 23, 24, 25, 99, 100, 255, 256, 1000, 65535, 65536, 1_000_000, 2**32 - 1, 2**32]
 _MORE_EDGES = [1_000_000_000_000, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
@@ -151,7 +151,7 @@ def cbor_file() -> dict[str, object]:
         ("shared references that unfold into 60**6 items", _unfolding(7, 60)),
     ]
     return {
-        "about": 'SPEC section 2. Byte strings: {"hex": ...}. Written by tools/vectors.py.',
+        "about": 'SPEC section 2. Byte strings: {"hex": ...}. Written by python -m tools.vectors.',
         "valid": [
             {"note": note, "value": tagged(value), "bytes": cbor(value)}
             for note, value in _values()

@@ -1,7 +1,7 @@
 """Vectors of settings and topics (SPEC sections 6 and 12)."""
 
-from tools.vectors_records import CHAIN, Cases, Fields
-from tools.vectors_wire import Key, cbor, digest
+from tools.vectors.records import CHAIN, Cases, Fields
+from tools.vectors.wire import Key, cbor, digest
 
 
 def _settings(**change: object) -> Fields:
@@ -96,7 +96,7 @@ def _bad_settings() -> Cases:
 def settings_file() -> dict[str, object]:
     """Content of settings.json."""
     return {
-        "about": "SPEC section 12. Fields stand in wire order. Written by tools/vectors.py.",
+        "about": "SPEC section 12. Fields stand in wire order. Written by python -m tools.vectors.",
         "valid": [
             {"note": note, "fields": fields, "bytes": cbor(list(fields.values()))}
             for note, fields in _valid_settings()
@@ -138,7 +138,7 @@ def topics_file() -> dict[str, object]:
         ("address a wildcard", f"{root}/feeder-3/+/reading"),
     ]
     return {
-        "about": "SPEC section 6. Written by tools/vectors.py.",
+        "about": "SPEC section 6. Written by python -m tools.vectors.",
         "chain": CHAIN,
         "cluster": "feeder-3",
         "address": address,

@@ -1,0 +1,1 @@
+"""The test vectors, from a second writing of the specification."""
