@@ -85,12 +85,12 @@ class WlanBoard(program.Board):
 def _wifi() -> "dict[str, Any]":
     try:
         with open(_WIFI_FILE) as file:
-            wifi: "dict[str, Any]" = json.load(file)
+            wifi: "Any" = json.load(file)
     except ValueError:
         raise OSError(_WIFI_FILE + " is not JSON")
-    if "ssid" not in wifi or "password" not in wifi:
+    if not isinstance(wifi, dict) or "ssid" not in wifi or "password" not in wifi:
         raise OSError(_WIFI_FILE + " needs ssid and password")
-    return wifi
+    return dict(wifi)
 
 
 def run(board: WlanBoard) -> None:

@@ -5,14 +5,14 @@ neighbour), ``judge(case, cells)`` which gives ACCEPT, ABSTAIN (it could not be 
 changes nothing but ``case``, and ``learn(case, cells, verdict)`` which is called afterwards with
 what all rules together came to. Cells start at 0. Integers only: mV, mA, mW, mHz, mWh, s.
 
-``ORDER`` is the order of the specification; the first rule that rejects gives the reason.
+``ORDER`` is the order in which they run; the first rule that rejects gives the reason. A rule of
+one's own is one more class there. Those on voltage are in firmware.meter.voltage.
 
-Left out: a level that is wrong from the first reading on, or that drifts more slowly than the
-centre follows, looks like the place of the meter. A power that was measured at one instant says
-little about the energy of a long interval, so its rule only catches what persists.
+Left out: a power that was measured at one instant says little about the energy of a long interval,
+so its rule only catches what persists.
 """
 
-from firmware.meter.history import import_current_ma
+from firmware.meter.voltage import VoltageChange, VoltageLevel
 from ledger.protocol import quantities, records
 from ledger.protocol.records import ABSTAIN, ACCEPT
 
@@ -271,192 +271,6 @@ class Frequency:
         """Keep the suspicion; readings out of order neither raise nor lower it."""
         if case.in_order:
             cells[0] = case.scratch
-
-
-# ----------------------------------------------------------------------------- voltage
-
-# The reference impedance of a single-phase supply in IEC TR 60725, 0.40 + j0.25 ohm with the
-# neutral, is 0.47 ohm; it holds at the customer, so the shared cable is in it.
-_SUPPLY_MOHM = const(470)
-# Below this own voltage the phase of this meter is dead and says nothing about its neighbours.
-_DEAD_MV = const(50_000)
-
-
-def explained_mv(first_ma: int, second_ma: int) -> int:
-    """Give the fall of voltage (mV) that drawing ``first`` and feeding in ``second`` can make."""
-    return _SUPPLY_MOHM * (max(first_ma, 0) - min(second_ma, 0)) // 1000
-
-
-def unexplained_mv(
-    difference_mv: int, neighbour_ma: int, own_ma: int, earlier_mv: "tuple[int, int]" = (0, 0)
-) -> int:
-    """Give what is left of a difference of voltages after what loads can explain.
-
-    The neighbour's voltage falls by what the neighbour draws, and the difference rises by what this
-    meter draws; feeding in does the opposite. ``earlier_mv`` adds to both sides (low, high).
-    """
-    low = explained_mv(neighbour_ma, own_ma) + earlier_mv[0]
-    high = explained_mv(own_ma, neighbour_ma) + earlier_mv[1]
-    if difference_mv > high:
-        return difference_mv - high
-    if difference_mv < -low:
-        return difference_mv + low
-    return 0
-
-
-def _difference(case: Case) -> "int | None":
-    """Give neighbour's minus own voltage (mV), or None where one is missing or this one dead."""
-    voltage = case.reading.value(quantities.VOLTAGE)
-    if voltage is None or case.own is None or case.own.voltage is None:
-        return None
-    if case.own.voltage < _DEAD_MV:
-        return None
-    return voltage - int(case.own.voltage)
-
-
-def _neighbour_ma(case: Case) -> int:
-    reading = case.reading
-    return import_current_ma(
-        reading.value(quantities.VOLTAGE),
-        reading.value(quantities.CURRENT),
-        reading.value(quantities.ACTIVE_POWER),
-    )
-
-
-_COUNT = const(0)
-_CENTRE = const(1)  # in 1/256 mV: a smaller step than 1 mV must not get lost
-_SPREAD = const(2)
-_OUTSIDE = const(3)
-
-# EN 50160 allows 10 % to either side, so two meters of one transformer can differ by that at most
-# before anything is learnt.
-_FIRST_PERMILLE = const(100)
-# Over a computed day of 55 neighbours (IEEE European feeder, two source voltages) at most 5.1 V of
-# 240 V were left unexplained, and more than 4 V for at most 4 minutes on end.
-_HARD_PERMILLE = const(35)
-_SOFT_PERMILLE = const(17)
-_SOFT_ROUNDS = const(6)
-# On a weaker cable the bounds follow the mean deviation, up to twice the figures above.
-_HARD_SPREADS = const(8)
-_SOFT_SPREADS = const(4)
-_LEARNING = const(32)
-_PACE = const(64)
-# A load of one minute must not move the centre: deviations count up to this.
-_STEP_LIMIT_MV = const(500)
-
-
-class VoltageLevel:
-    """The neighbour's voltage keeps its place beside this meter's.
-
-    Cells: count of readings learnt from, centre (mV * 256) and mean deviation (mV * 256) of the
-    difference, and for how many rounds in a row it has lain outside of the soft bound. Far outside
-    is rejected at once, a little outside when it lasts. Nothing is learnt from what is rejected.
-    """
-
-    CODE = records.REJECT_VOLTAGE
-    CELLS = 4
-
-    def judge(self, case: Case, cells: "Any") -> int:
-        """Compare the difference with its centre."""
-        case.scratch = cells[_OUTSIDE]
-        difference = _difference(case)
-        if difference is None:
-            return ABSTAIN
-        own = case.own.voltage
-        if not cells[_COUNT]:
-            return ACCEPT if abs(difference) * 1000 <= _FIRST_PERMILLE * own else self.CODE
-        rest = abs(
-            unexplained_mv(
-                difference - (cells[_CENTRE] >> 8), _neighbour_ma(case), case.own.current
-            )
-        )
-        spread = cells[_SPREAD]
-        learning = cells[_COUNT] < _LEARNING
-        if rest <= _bound(own, _SOFT_PERMILLE, spread * _SOFT_SPREADS >> 8, learning):
-            case.scratch = 0
-            return ACCEPT
-        if case.in_order:
-            case.scratch += 1
-        hard = _bound(own, _HARD_PERMILLE, spread * _HARD_SPREADS >> 8, learning)
-        return self.CODE if rest > hard or case.scratch >= _SOFT_ROUNDS else ACCEPT
-
-    def learn(self, case: Case, cells: "Any", verdict: int) -> None:
-        """Follow the difference, in small steps once it is known."""
-        cells[_OUTSIDE] = case.scratch
-        difference = _difference(case)
-        if verdict != ACCEPT or difference is None or not case.in_order:
-            return
-        count = cells[_COUNT]
-        if not count:
-            cells[_CENTRE] = difference << 8
-        else:
-            weight = count + 1 if count < _LEARNING else _PACE
-            off = difference - (cells[_CENTRE] >> 8)
-            if count >= _LEARNING:
-                off = max(-_STEP_LIMIT_MV, min(_STEP_LIMIT_MV, off))
-            cells[_CENTRE] += (off << 8) // weight
-            cells[_SPREAD] += ((abs(off) << 8) - cells[_SPREAD]) // weight
-        if count < _LEARNING:
-            cells[_COUNT] = count + 1
-
-
-def _bound(own_mv: int, permille: int, learnt_mv: int, learning: bool) -> int:
-    """Give a bound (mV): the usual one, wider where the cable is weaker or while learning."""
-    usual = own_mv * permille // 1000
-    bound = min(max(usual, learnt_mv), 2 * usual)
-    return max(bound, usual * 3 // 2) if learning else bound
-
-
-_HELD = const(0)
-_LAST = const(1)
-_LAST_ROUND = const(2)
-_FALL = const(3)
-_RISE = const(4)
-
-# Two rounds that lie 5 V to either side of the centre are still honest.
-_CHANGE_PERMILLE = const(45)
-
-
-class VoltageChange:
-    """From one round to the next the difference changes no more than loads explain.
-
-    This needs no learnt level, so it sees a factor that is switched on in the first minutes. Cells:
-    whether known, the last difference (mV), its round, and how much loads could lower and raise it.
-    """
-
-    CODE = records.REJECT_VOLTAGE
-    CELLS = 5
-
-    def judge(self, case: Case, cells: "Any") -> int:
-        """Compare with the difference of the round before."""
-        difference = _difference(case)
-        if difference is None:
-            return ABSTAIN
-        if not cells[_HELD] or case.round != cells[_LAST_ROUND] + 1:
-            return ACCEPT
-        # what could lower the difference then can have ended now, and raises it
-        rest = unexplained_mv(
-            difference - cells[_LAST],
-            _neighbour_ma(case),
-            case.own.current,
-            (cells[_RISE], cells[_FALL]),
-        )
-        return self.CODE if abs(rest) * 1000 > _CHANGE_PERMILLE * case.own.voltage else ACCEPT
-
-    def learn(self, case: Case, cells: "Any", verdict: int) -> None:
-        """Keep the round's difference; a rejected one is no measure for the next."""
-        difference = _difference(case)
-        if difference is None or not case.in_order:
-            return
-        if verdict == ACCEPT:
-            neighbour = _neighbour_ma(case)
-            cells[_HELD] = 1
-            cells[_LAST] = difference
-            cells[_FALL] = explained_mv(neighbour, case.own.current)
-            cells[_RISE] = explained_mv(case.own.current, neighbour)
-            cells[_LAST_ROUND] = case.round
-        elif cells[_HELD] and verdict == self.CODE:
-            cells[_LAST_ROUND] = case.round  # hold the next against the last good one
 
 
 # ----------------------------------------------------------------------------- pattern

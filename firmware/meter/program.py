@@ -22,6 +22,7 @@ from firmware.meter.link import Link
 from firmware.meter.members import Members
 from firmware.meter.outbox import Outbox
 from firmware.meter.readings import Readings
+from firmware.meter.reports import Reports
 from firmware.meter.rig import LineClosed, RigChannel
 from firmware.meter.state import State
 from firmware.meter.storage import Cell, Files
@@ -50,7 +51,6 @@ except ImportError:
 
 _JOURNAL_READINGS = const(200)  # 3.3 hours of minutes; its index takes 4.4 KB of memory
 _RAM_JOURNAL_READINGS = const(24)
-_MAX_REPORTS = const(32)
 _MAX_SAMPLES = const(8)
 _BALLOT_DUE_PERCENT = const(60)  # of a round: ballots are due in its second part
 _IDLE_MS = const(2000)
@@ -75,38 +75,6 @@ class Board:
 
     async def network(self) -> None:
         """Bring the network up; raises OSError."""
-
-
-class Reports:
-    """Messages to the rig that wait to be sent; the oldest go when nobody reads."""
-
-    def __init__(self, channel: RigChannel) -> None:
-        self._channel = channel
-        self._waiting: "list[bytes]" = []
-        self._ready = asyncio.Event()
-
-    def put(self, message: bytes) -> None:
-        """Send a message soon."""
-        if len(self._waiting) >= _MAX_REPORTS:
-            self._waiting.pop(0)
-        self._waiting.append(message)
-        self._ready.set()
-
-    def event(self, text: str) -> None:
-        """Tell something that a person should see."""
-        self.put(rig_messages.event(text[:200]))
-
-    async def run(self) -> None:
-        """Send for ever. Waits without a beat while nobody reads the line."""
-        while True:
-            await self.flush()
-            await self._ready.wait()
-            self._ready.clear()
-
-    async def flush(self) -> None:
-        """Send what waits."""
-        while self._waiting:
-            await self._channel.send(CHANNEL_RIG, self._waiting.pop(0))
 
 
 class Meter:
@@ -395,18 +363,20 @@ class Program:
         self._early: "list[list[Any]]" = []
         self._turn = asyncio.Event()
         self._stopping = False
+        self._status = 0
         if fresh:
             self._reports.event("new key made")
 
     async def run(self) -> int:
-        """Run until the rig stops it or its line ends; gives 0, or 1 where a task hung."""
+        """Run until the rig stops it or its line ends; gives 0, or 1 where a task gave up."""
         self._enrol()
-        watch = Watch(Faults(self._reports.event))
+        watch = Watch(Faults(self._reports.event), self._give_up)
         watch.start("report", self._reports.run)
         watch.start("receive", self._receive)
         status = 0
         while not self._stopping and not status:
             status = await self._run_meter()
+        status = status or self._status
         await watch.stop()
         try:
             await asyncio.wait_for(self._reports.flush(), 1)
@@ -475,6 +445,11 @@ class Program:
                 self._early = (self._early + [message])[-_MAX_SAMPLES:]
             else:
                 self._meter.sample(message)
+
+    def _give_up(self, name: str) -> None:
+        """End where the rig's line cannot be read or written any more."""
+        self._status = 1
+        self._stop()
 
     def _stop(self) -> None:
         self._stopping = True

@@ -62,10 +62,11 @@ class Faults:
 
 
 class Watch:
-    """Starts tasks and knows their last beat."""
+    """Starts tasks and knows their last beat; ``on_give_up(name)`` hears of a task given up."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, faults: Faults, on_give_up: "Callable[[str], None] | None" = None) -> None:
         self._faults = faults
+        self._on_give_up = on_give_up
         self._beats: "dict[str, tuple[Any, int]]" = {}
         self._tasks: "list[Any]" = []
         self._given_up: "str | None" = None
@@ -119,3 +120,5 @@ class Watch:
             failures += 1
             await _pause()
         self._given_up = name
+        if self._on_give_up:
+            self._on_give_up(name)

@@ -141,7 +141,10 @@ def _drive(
     sender = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT)
     try:
         cpu = cpu_s(process.pid)
-        out, _ = sender.communicate(messages, timeout=_LIMIT_S)
+        try:
+            out, _ = sender.communicate(messages, timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"the rounds did not close in {_LIMIT_S} s") from None
         if sender.returncode != 0:
             raise BenchError("the rounds did not close: " + _tail(folder / "gateway.log"))
         first, last = (float(line.split()[1]) for line in out.splitlines())

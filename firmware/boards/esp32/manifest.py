@@ -4,6 +4,10 @@ Build MicroPython with FROZEN_MANIFEST naming this file; docs/firmware.md tells 
 table of the base point (ledger/protocol/_p256_base.bin or its frozen form) come apart from it.
 """
 
+# include, require and package are names that the build puts there.
+# mypy: ignore-errors
+# ruff: noqa: F821
+
 include("$(PORT_DIR)/boards/manifest.py")
 require("ntptime")
 package(
@@ -29,11 +33,13 @@ package(
         "meter/outbox.py",
         "meter/program.py",
         "meter/readings.py",
+        "meter/reports.py",
         "meter/rig.py",
         "meter/rig_messages.py",
         "meter/state.py",
         "meter/storage.py",
         "meter/stream.py",
+        "meter/voltage.py",
         "meter/voter.py",
         "meter/watch.py",
     ),

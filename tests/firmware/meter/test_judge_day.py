@@ -93,7 +93,9 @@ class Cluster:
         return found
 
 
-def play(liar: str = "", lie: Attack = lambda _, values: values) -> Iterator[dict[str, dict[str, int]]]:
+def play(
+    liar: str = "", lie: Attack = lambda _, values: values
+) -> Iterator[dict[str, dict[str, int]]]:
     neighbours = Cluster()
     for part in day():
         yield neighbours.play(part, liar, lie)

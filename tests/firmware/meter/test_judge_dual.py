@@ -1,6 +1,6 @@
 """The judge's rules, one by one, on a quiet grid with one neighbour."""
 
-from firmware.meter import checks, history, judge
+from firmware.meter import history, judge, voltage
 from ledger.protocol import quantities as q
 from ledger.protocol import records as r
 
@@ -393,11 +393,11 @@ def test_dead_own_phase_is_abstained_from():
 
 
 def test_unexplained_is_what_loads_leave_over():
-    assert checks.unexplained_mv(-5_000, 10_000, 0) == -300
-    assert checks.unexplained_mv(5_000, 10_000, 0) == 5_000
-    assert checks.unexplained_mv(5_000, 0, 10_000) == 300
-    assert checks.unexplained_mv(5_000, -10_000, 0) == 300
-    assert checks.unexplained_mv(4_700, 0, 10_000) == 0
+    assert voltage.unexplained_mv(-5_000, 10_000, 0) == -300
+    assert voltage.unexplained_mv(5_000, 10_000, 0) == 5_000
+    assert voltage.unexplained_mv(5_000, 0, 10_000) == 300
+    assert voltage.unexplained_mv(5_000, -10_000, 0) == 300
+    assert voltage.unexplained_mv(4_700, 0, 10_000) == 0
 
 
 # ---------------------------------------------------------------------------- pattern

@@ -411,3 +411,22 @@ def test_key_is_the_same_after_a_restart(meter: Meter) -> None:
     before = meter.public_key
     meter.restart()
     assert meter.public_key == before
+
+
+def test_eleven_neighbours_fit_into_a_boards_heap(
+    broker: Broker, air: bench.Air, meter: Meter
+) -> None:
+    own = [bench.identity(100 + i) for i in range(11)]
+    meter.online(broker.port, neighbours=own)
+    signers = [bench.Signer(one) for one in own]
+    blocks = bench.Blocks()
+    for round_ in range(FIRST, FIRST + 4):
+        _, reading, _, ballot = meter.round(air, round_, *signers)
+        assert [verdict for _, verdict in ballot.verdicts] == [records.ACCEPT] * 11
+        digests = [reading.digest, *(bytes((i,)) * 32 for i in range(200))]
+        head = blocks.close(round_, digests)
+        air.say(topics.head(bench.CHAIN), head.raw, retain=True)
+        receipt = bench.receipt(head, digests, [reading.digest])
+        air.say(meter.topic(topics.RECEIPT), receipt)
+        meter.process.wait(rig.UNRECEIPTED, lambda message: message[1] == 0)
+    assert not [text for text in meter.process.events() if "Memory" in text]

@@ -1,7 +1,6 @@
 """A meter's own readings, key and state over restarts; on CPython, with real files."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -228,7 +227,7 @@ def test_key_table_is_kept_and_used_again(tmp_path: Path) -> None:
     for _ in range(2):
         ring = KeyRing(folder, bytes(32))
         asyncio.run(ring.get(bench.ALICE.public_key)).verify(envelope.digest, envelope.signature)
-    assert len(os.listdir(folder)) == 1
+    assert len(list(Path(folder).iterdir())) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 40])
