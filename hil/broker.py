@@ -26,10 +26,11 @@ class BrokerError(RuntimeError):
 
 
 class Tls(NamedTuple):
-    """PEM files of a server certificate and its key."""
+    """PEM files of a server certificate, its key, and the authority that signed it."""
 
     cert: Path
     key: Path
+    ca: Path
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ runs in paho's thread; heads are handed to the event loop.
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -21,7 +22,7 @@ _CONNECT_LIMIT_S = 10
 class Observer:
     """Counts messages by kind, keeps the newest readings of each address, waits for heads."""
 
-    def __init__(self, host: str, port: int, chain: bytes) -> None:
+    def __init__(self, host: str, port: int, chain: bytes, ca: Path | None = None) -> None:
         self.published: Counter[str] = Counter()
         self.readings: dict[bytes, list[Envelope]] = {}
         self.closed_round = -1
@@ -34,6 +35,8 @@ class Observer:
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        if ca is not None:
+            self._client.tls_set(str(ca))
         self._client.connect_async(host, port)
 
     async def start(self) -> None:

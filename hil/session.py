@@ -8,6 +8,7 @@ reads the ledger. Whatever happens, ``run`` leaves no process behind.
 import asyncio
 import contextlib
 import itertools
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 from firmware.meter import rig_messages
 from gateway import provision
 from hil import enrich
-from hil.broker import HOST, Broker
+from hil.broker import HOST, Broker, Tls
 from hil.clusters import Cluster
 from hil.faults import Fault
 from hil.meters import ROOT, MeterError, ProcessMeter
@@ -47,7 +48,8 @@ class Plan:
     ``first`` is the first row of the recording, ``rounds`` how many follow, ``round_wall_s`` the
     wall time a round (None: as fast as it goes), ``folder`` the region's; the rig keeps its own
     things (the meters' flash, the broker's store, logs) in ``rig`` below it. ``script``
-    is awaited before each round: what else happens (a meter joins, the broker dies).
+    is awaited before each round: what else happens (a meter joins, the broker dies). With ``tls``
+    everybody speaks TLS with the broker and checks its certificate.
     """
 
     recording: Recording
@@ -60,6 +62,7 @@ class Plan:
     window_rounds: int = 15
     faults: Sequence[Fault] = ()
     broker: str = "nats"
+    tls: Tls | None = None
     heap: str | None = None
     name: str = "region"
     script: "Script | None" = None
@@ -154,7 +157,7 @@ class Session:
     async def run(self, view: View) -> None:
         """Play the plan; raises SessionError, MeterError, BrokerError."""
         self._view = view
-        self.broker = Broker(self.rig_folder / "broker", self.plan.broker)
+        self.broker = Broker(self.rig_folder / "broker", self.plan.broker, self.plan.tls)
         async with contextlib.AsyncExitStack() as stack:
             self._stage("starting the broker")
             stack.enter_context(self.broker)
@@ -204,6 +207,7 @@ class Session:
             settings={
                 "mqtt.host": HOST,
                 "mqtt.port": port,
+                "mqtt.ca_file": str(self.plan.tls.ca) if self.plan.tls else "",
                 "rounds.pace": "trace",
                 "rounds.timeout_s": 20.0 if self.plan.round_wall_s is None else self._wall_s(),
             },
@@ -281,8 +285,11 @@ class Session:
 
     def _tell_settings(self, meter: ProcessMeter, cluster: str) -> None:
         genesis = self.directory.load_genesis()
+        ca = None
+        if self.plan.tls is not None:
+            ca = ssl.PEM_cert_to_DER_cert(self.plan.tls.ca.read_text("ascii"))
         settings = provision.meter_settings(
-            genesis, meter.address, HOST, self.broker.port, cluster=cluster
+            genesis, meter.address, HOST, self.broker.port, cluster=cluster, ca=ca
         )
         meter.send(rig_messages.provision(settings.encode()))
 
@@ -297,7 +304,9 @@ class Session:
         )
 
     async def _start_observer(self, port: int) -> None:
-        self._observer = Observer(HOST, port, self.chain)
+        self._observer = Observer(
+            HOST, port, self.chain, self.plan.tls.ca if self.plan.tls else None
+        )
         await self._observer.start()
 
     async def _play(self) -> None:

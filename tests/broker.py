@@ -32,7 +32,7 @@ class Certificates(NamedTuple):
 
 def _broker(kind: str, folder: Path, tls: Certificates | None) -> Broker:
     try:
-        return Broker(folder, kind, Tls(tls.cert, tls.key) if tls else None)
+        return Broker(folder, kind, Tls(tls.cert, tls.key, tls.ca) if tls else None)
     except BrokerError as e:
         pytest.skip(str(e))
 

@@ -16,7 +16,7 @@ except ImportError:
 _VERSION = 1
 _MAX_PATH = 40
 MAX_ENTRIES = 16
-MAX_CHANGES = 64
+MAX_CHANGES = 32  # some 5 KB: what a board takes in one packet
 _MAX_RECEIPT_ITEMS = 1024  # 16 entries with paths of 40 are 750
 _MAX_MEMBERS_ITEMS = 2 + MAX_CHANGES
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from hil import clusters, faults, micropython, traces
-from hil.broker import BrokerError
+from hil.broker import BrokerError, Tls
 from hil.report import make_report
 from hil.session import Plan, Session
 from ledger.audit import audit
 from ledger.protocol import tally
 from ledger.regional.view import LedgerView
+from tests.broker import make_certificates
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "tools.cli"]
@@ -167,6 +168,16 @@ def test_meter_joins_and_another_leaves_by_two_of_three_operators(tmp_path):
     assert joined[-1].drawn == 3  # the whole cluster without the one that left
     assert 6 <= len(left) < 12
     assert audit(session.directory).ok
+
+
+@pytest.mark.parametrize("kind", ["nats", "mosquitto"])
+def test_everything_works_over_tls(tmp_path, kind):
+    own = make_certificates(tmp_path / "certificates")
+    tls = Tls(own.cert, own.key, own.ca)
+    session = Session(plan(tmp_path, 3, broker=kind, tls=tls, heap="400k"))
+    play(session)
+    report = make_report(session)
+    assert report.readings["accepted"] == report.readings["published"] == 12
 
 
 def test_falsified_input_is_rejected_and_honest_meters_are_not(tmp_path):

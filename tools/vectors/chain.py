@@ -321,7 +321,7 @@ def _members() -> tuple[list[dict[str, object]], list[tuple[str, bytes]]]:
     ]
     valid: list[dict[str, object]] = [
         {"note": f"{len(some)} approvals", "changes": some, "bytes": cbor([1, some])}
-        for some in ([], changes[:1], changes, [changes[0]] * 64)
+        for some in ([], changes[:1], changes, [changes[0]] * 32)
     ]
     items: list[tuple[str, object]] = [
         ("not an array", None),
@@ -335,7 +335,7 @@ def _members() -> tuple[list[dict[str, object]], list[tuple[str, bytes]]]:
         ("a change is a number", [1, [0]]),
         ("a change is cut", [1, [changes[0][:-1]]]),
         ("a change is not wrapped in octets", [1, [Raw(changes[0])]]),
-        ("65 changes", [1, [changes[0]] * 65]),
+        ("33 changes", [1, [changes[0]] * 33]),
     ]
     return valid, [(reason, cbor(item)) for reason, item in items]
 
