@@ -5,6 +5,7 @@
 #   make lint       the checks alone
 #   make bench      the benchmarks
 #   make vectors    write the test vectors anew
+#   make sample-day compute the sample day anew, compare it, check its power flow with pandapower
 #   make coverage   the tests with line and branch coverage (slower)
 #   make lock       pin the requirements anew
 #   make clean      remove the environment and every cache
@@ -23,7 +24,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 PYTEST_ARGS ?=
 
 .PHONY: help demo test lint lint-code lint-format lint-types lint-boards lint-imports \
-        format bench vectors coverage lock clean setup setup-dev
+        format bench vectors sample-day coverage lock clean setup setup-dev
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
 
@@ -63,6 +64,11 @@ bench: $(VENV)/.dev
 
 vectors: $(VENV)/.dev
 	$(BIN)/python -m tools.vectors
+
+# PYTHONPATH brings pandapower in for this one run: in the environment it would change other pins.
+sample-day: $(VENV)/.dev $(VENV)/sample-day/.done
+	$(BIN)/python -m tools.sample_day --check
+	PYTHONPATH=$(VENV)/sample-day $(BIN)/python -m pytest $(PYTEST_ARGS) tests/tools/test_sample_day.py
 
 coverage: $(VENV)/.dev
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
@@ -111,8 +117,9 @@ $(VENV)/typings/%/.done: requirements/stubs-%.txt | $(VENV)/.requirements
 	$(PIP) --target $(@D) -r $<
 	@touch $@
 
-# A second COSE library for the tests; it needs another cbor2 than ours.
-$(VENV)/peers/.done: requirements/peers.txt | $(VENV)/.requirements
+# Other programs that tests compare with, each beside the environment: the second COSE library needs
+# another cbor2 than ours, pandapower brings half of scientific Python.
+$(VENV)/peers/.done $(VENV)/sample-day/.done: $(VENV)/%/.done: requirements/%.txt | $(VENV)/.requirements
 	rm -rf $(@D)
 	$(PIP) --no-deps --target $(@D) -r $<
 	@touch $@

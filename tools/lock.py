@@ -1,5 +1,8 @@
 """Regenerate the pinned requirement files: ``python -m tools.lock``.
 
+With names of sets that are installed aside (``python -m tools.lock peers``) only these are pinned
+anew, beside the environment as it is pinned.
+
 Each ``requirements/NAME.in`` lists what is wanted, each ``requirements/NAME.txt`` what is
 installed: exact versions with the SHA-256 of every wheel that the supported machines may pick. The
 files name no index; pip asks the one that it is configured for. ``requirements/wheels.json`` keeps
@@ -10,11 +13,13 @@ by the interpreter that runs pip, and the oldest one's set is the largest. Sourc
 never taken: installing must not run a package's build.
 """
 
+import argparse
 import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +29,7 @@ REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 ENVIRONMENT = ("gateway", "demo", "dev")
 #: Sets that are installed into a folder of their own, with everything they need except what the
 #: environment already holds in a version that they accept.
-ASIDE = ("stubs-rp2", "stubs-esp32", "peers")
+ASIDE = ("stubs-rp2", "stubs-esp32", "peers", "sample-day")
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")
@@ -178,17 +183,37 @@ def lock_aside(name: str, environment: set[tuple[str, str]]) -> list[Wheel]:
     return wheels
 
 
-def main() -> int:
-    """Write all pinned files and the list of wheels."""
-    locked = lock_environment()
-    environment = {(w.distribution, w.version) for wheels in locked.values() for w in wheels}
-    for name in ASIDE:
-        locked[name] = lock_aside(name, environment)
-    names = {
-        name: {wheel.filename: wheel.sha256 for wheel in wheels} for name, wheels in locked.items()
-    }
+def read_locked() -> dict[str, dict[str, str]]:
+    """Return, for each set as pinned, file name to SHA-256 in hex of its wheels."""
+    names: dict[str, dict[str, str]] = json.loads((REQUIREMENTS / "wheels.json").read_text())
+    return names
+
+
+def pinned_environment(locked: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
+    """Return (distribution, version) of everything that the environment's layers hold."""
+    files = [name for layer in ENVIRONMENT for name in locked[layer]]
+    return {(canonical(file.split("-")[0]), file.split("-")[1]) for file in files}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the pinned files, all or those named, and the list of wheels."""
+    parser = argparse.ArgumentParser(prog="python -m tools.lock", description="Pin requirements.")
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"only these: {', '.join(ASIDE)}")
+    chosen = parser.parse_args(argv).sets
+    if unknown := set(chosen) - set(ASIDE):
+        parser.error(f"{', '.join(sorted(unknown))}: pinned alone are {', '.join(ASIDE)}")
+    names = read_locked() if chosen else {}
+    if not chosen:
+        names.update(_by_name(lock_environment()))
+    environment = pinned_environment(names)
+    for name in chosen or ASIDE:
+        names.update(_by_name({name: lock_aside(name, environment)}))
     REQUIREMENTS.joinpath("wheels.json").write_text(json.dumps(names, indent=1) + "\n")
     return 0
+
+
+def _by_name(locked: dict[str, list[Wheel]]) -> dict[str, dict[str, str]]:
+    return {name: {w.filename: w.sha256 for w in wheels} for name, wheels in locked.items()}
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ network or profile. A 400 kVA 10/0.4 kV transformer feeds 420 m of four-core cab
 24 single-phase homes, eight a phase, hang on it by service cables; five have photovoltaics.
 
 `python -m tools.sample_day --check` computes the day anew and compares it with what is shipped;
-`--out DIR` writes it. Power and noise are integers from seeded streams (no `random.gauss`, no
-transcendental functions), so one seed gives one day on every machine.
+`--out DIR` writes it. Power and noise are integers from seeded streams (`hil.noise`), and there are
+no transcendental functions, so one seed gives one day on every machine.
 
 The power flow is a backward/forward sweep with three phases and neutral. The neutral is earthed
 at the transformer only; with impedance z for each of the four cores, the voltage from phase to
@@ -17,7 +17,6 @@ pandapower. Left out: cable capacitance, iron losses, voltage dependence of load
 
 import argparse
 import gzip
-import hashlib
 import io
 import math
 import random
@@ -25,6 +24,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hil.noise import normal, stream, uniform
 
 SEED = 20160606
 MINUTES = 1440
@@ -81,33 +82,12 @@ class Solution:
     losses_w: float
 
 
-# -- seeded integers --------------------------------------------------------------------------
-
-
-def stream(seed: int, purpose: str) -> random.Random:
-    """A generator of its own for each purpose, the same on every machine."""
-    digest = hashlib.sha256(f"sample day/{seed}/{purpose}".encode()).digest()
-    return random.Random(int.from_bytes(digest, "big"))
-
-
-def uniform(rng: random.Random, low: int, high: int) -> int:
-    """An integer in low..high."""
-    return low + rng.getrandbits(64) * (high - low + 1) // (1 << 64)
-
-
-def normal(rng: random.Random, sigma: int) -> int:
-    """About normal with mean 0: the sum of twelve uniform draws."""
-    bits = rng.getrandbits(192)
-    total = sum((bits >> shift) & 0xFFFF for shift in range(0, 192, 16)) - 6 * 0xFFFF
-    return (2 * total * sigma + 0x10000) // 0x20000
-
-
 # -- the feeder -------------------------------------------------------------------------------
 
 
 def build_feeder(seed: int = SEED) -> Feeder:
     """Nine trunk nodes, a lateral of three from the fourth; two homes at each node."""
-    rng = stream(seed, "feeder")
+    rng = stream(f"sample day/{seed}/feeder")
     parent, length_m, distance_m = [0], [0], [0]
     for node in range(1, _TRUNK + _LATERAL + 1):
         above = node - 1 if node != _TRUNK + 1 else _LATERAL_AT
@@ -168,7 +148,7 @@ APPLIANCES = (
 
 def home_power(seed: int, home: Home, clouds: Sequence[int]) -> list[int]:
     """Net active power (W, negative: feeding in) of one home for each minute of the day."""
-    rng = stream(seed, f"home/{home.name}")
+    rng = stream(f"sample day/{seed}/home/{home.name}")
     watts = [0] * MINUTES
     _add_base(rng, watts)
     for appliance in APPLIANCES:
@@ -207,7 +187,7 @@ def solar_power(peak_w: int, minute: int, clouds: int) -> int:
 
 def cloud_cover(seed: int) -> list[int]:
     """Share of 1000 that reaches the roofs: clear spells and passing clouds, the same for all."""
-    rng = stream(seed, "clouds")
+    rng = stream(f"sample day/{seed}/clouds")
     shares: list[int] = [1000]
     clear = True
     while len(shares) < MINUTES:
@@ -228,7 +208,7 @@ def source_ppm(seed: int) -> list[int]:
     It wanders (time constant an hour, 0.5 %), sags towards the evening, and the tap changer of
     the substation above brings it back by 1.25 % steps when it stays outside 1 %.
     """
-    rng = stream(seed, "source")
+    rng = stream(f"sample day/{seed}/source")
     wander, tap, outside = normal(rng, 5000), 0, 0
     values: list[int] = []
     for minute in range(MINUTES):
