@@ -1,12 +1,15 @@
 """``python -m gateway --config DIR/gateway.toml [--status FILE]``: run one gateway.
 
 Ends with 0 after SIGTERM or SIGINT, with 2 and a sentence where the configuration or the files do
-not let it start, with 1 where it had to give up; what it had taken in is durable in every case.
+not let it start, with 1 where it had to give up or the disk is full; what it had taken in is
+durable in every case.
 """
 
 import argparse
+import errno
 import logging
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         service = Service(config, status=options.status)
     except (ConfigError, RegionError, StoreError) as e:
         print(f"gateway: {e}", file=sys.stderr)
-        return 2
+        return 1 if _may_pass(e) else 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     try:
@@ -41,6 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
         _log.exception("event=gave-up")
         return 1
     return 0
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell disk trouble from wrong files: a service manager is to try again."""
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.OperationalError) or (
+        isinstance(cause, OSError) and cause.errno == errno.ENOSPC
+    )
 
 
 if __name__ == "__main__":

@@ -29,8 +29,7 @@ from gateway.verification import (
 from ledger.engine.solo import Solo
 from ledger.genesis import addresses
 from ledger.keys import Signer as Key
-from ledger.protocol import records, tally, topics
-from ledger.protocol.cose import Envelope
+from ledger.protocol import records, rounds, tally, topics
 from ledger.regional import codes
 from ledger.regional.application import RegionalApplication
 from ledger.regional.blocks import Block, place_of
@@ -190,8 +189,8 @@ class Core:
             return None
         blocks = self._application.blocks
         for id_ in blocks.find_slot(*slot_key(envelope, record)):
-            raw = blocks.record(id_)
-            if raw is not None and Envelope.parse(raw).digest == envelope.digest:
+            found = blocks.envelope(id_)
+            if found is not None and found.digest == envelope.digest:
                 return Place(*place_of(id_), envelope.kid)
         return None
 
@@ -246,6 +245,8 @@ class Core:
         self._application.sign_heads(self._key)
         wanted = self._read_blocks()
         self._book.set_members([a for a, _ in self._application.state.active(round_ + 1)], now)
+        if self._application.height % rounds.TERM_ROUNDS == 0:
+            self._told = {}  # whoever may publish can have overwritten what is retained
         self._publish_members()
         self._publish_head()
         self._send_receipts(wanted)

@@ -33,6 +33,7 @@ _MOST_OUTGOING = 50_000
 _MOST_INCOMING = 4_000
 _IDLE_S = 0.002
 _FIRST_RETRY_S, _LAST_RETRY_S = 1, 30
+_LAST_PAUSE_S = 10  # below the keep-alive, for paho's thread waits meanwhile
 
 
 class Delivery(NamedTuple):
@@ -64,21 +65,21 @@ class Ingest:
         self._settings = settings
         self._filters = list(filters)
         self._counters = counters
+        self._client_id, self._password, self._ca_file = client_id, password, ca_file
         self._incoming: queue.Queue[Delivery | None] = queue.Queue(_MOST_INCOMING)
         self._stopping = threading.Event()
         self.connections = 0
         self.ready = threading.Event()
         self._last: mqtt.MQTTMessageInfo | None = None
-        self._client = self._make_client(client_id, password, ca_file)
+        self._session_kept = False
+        self._pause_s = _FIRST_RETRY_S
+        self._client = self._make_client()
         self._thread: threading.Thread | None = None
 
-    def _make_client(
-        self, client_id: str, password: str | None, ca_file: Path | None
-    ) -> mqtt.Client:
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id, clean_session=False, manual_ack=True
-        )
+    def _make_client(self) -> mqtt.Client:
+        client = self._new_client(clean_session=False)
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -87,13 +88,22 @@ class Ingest:
         # bounds memory is the number of messages, below.
         client.max_inflight_messages_set(0)
         client.max_queued_messages_set(_MOST_OUTGOING)
+        return client
+
+    def _new_client(self, *, clean_session: bool) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            self._client_id,
+            clean_session=clean_session,
+            manual_ack=True,
+        )
         if self._settings.user:
-            client.username_pw_set(self._settings.user, password)
-        if ca_file is not None:
+            client.username_pw_set(self._settings.user, self._password)
+        if self._ca_file is not None:
             try:
-                client.tls_set(str(ca_file))
+                client.tls_set(str(self._ca_file))
             except (OSError, ssl.SSLError) as e:
-                raise ConfigError(f"{ca_file} is not a CA certificate: {e}") from e
+                raise ConfigError(f"{self._ca_file} is not a CA certificate: {e}") from e
         return client
 
     # the thread's life
@@ -125,6 +135,11 @@ class Ingest:
 
     # callbacks, in paho's thread
 
+    def _on_connect_fail(self, _client: mqtt.Client, _userdata: object) -> None:
+        self._counters.add("mqtt.unreachable")
+        host, port = self._settings.host, self._settings.port
+        _log.warning("event=mqtt-unreachable broker=%s:%d", host, port)
+
     def _on_connect(
         self, client: mqtt.Client, _userdata: object, flags: Any, reason: Any, _properties: object
     ) -> None:
@@ -133,12 +148,13 @@ class Ingest:
             _log.error("event=mqtt-refused reason=%r", str(reason))
             return
         self.connections += 1
+        self._session_kept = flags.session_present
         self._counters.add("mqtt.connected")
         _log.info("event=mqtt-connected session=%s", "kept" if flags.session_present else "new")
         client.subscribe([(name, 1) for name in self._filters])
 
     def _on_subscribe(
-        self, _client: mqtt.Client, _userdata: object, _mid: int, reasons: Any, _properties: object
+        self, client: mqtt.Client, _userdata: object, _mid: int, reasons: Any, _properties: object
     ) -> None:
         refused = [
             name for name, reason in zip(self._filters, reasons, strict=False) if reason.is_failure
@@ -146,10 +162,39 @@ class Ingest:
         if refused:
             self._counters.add("mqtt.subscription_refused", len(refused))
             _log.error("event=mqtt-subscription-refused topics=%r", refused)
+            self._try_anew(client)
             return
+        self._pause_s = _FIRST_RETRY_S
         self.ready.set()
         with contextlib.suppress(queue.Full):
             self._incoming.put_nowait(None)  # wakes ``take``: there is a new connection to greet
+
+    def _try_anew(self, client: mqtt.Client) -> None:
+        """Connect and subscribe again after a growing pause, and not in the same session.
+
+        Who once connected under this client id may have left subscriptions in the session until the
+        broker grants no more. What waited in it, the meters send again.
+        """
+        self._stopping.wait(self._pause_s)
+        self._pause_s = min(_LAST_PAUSE_S, 2 * self._pause_s)
+        if self._session_kept and not self._stopping.is_set():
+            self._drop_session()
+        _cut(client)
+
+    def _drop_session(self) -> None:
+        connected = threading.Event()
+        other = self._new_client(clean_session=True)
+        other.on_connect = lambda *_: connected.set()
+        try:
+            other.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+        except OSError:
+            return
+        other.loop_start()
+        connected.wait(_LAST_PAUSE_S)
+        other.disconnect()
+        other.loop_stop()
+        self._counters.add("mqtt.session_dropped")
+        _log.warning("event=mqtt-session-dropped")
 
     def _on_disconnect(
         self, _client: mqtt.Client, _userdata: object, _flags: Any, reason: Any, _properties: object
@@ -167,7 +212,12 @@ class Ingest:
             self._counters.add("rejected.oversized")
             client.ack(message.mid, message.qos)
             return
-        content = Message(message.topic, bytes(message.payload))
+        try:
+            content = Message(message.topic, bytes(message.payload))
+        except UnicodeDecodeError:  # brokers let no such topic through; this must not rest on it
+            self._counters.add("rejected.malformed")
+            client.ack(message.mid, message.qos)
+            return
         delivery = Delivery(content, self.connections, message.mid, message.qos)
         try:
             # While this waits, TCP holds the broker back; the wait ends before the keep-alive.
@@ -175,10 +225,7 @@ class Ingest:
         except queue.Full:
             self._counters.add("mqtt.overrun")
             _log.error("event=mqtt-overrun action=reconnect")
-            connection = client.socket()
-            if isinstance(connection, socket.socket):
-                # unacknowledged messages come again on the next connection
-                connection.shutdown(socket.SHUT_RDWR)
+            _cut(client)  # unacknowledged messages come again on the next connection
 
     # for the service's thread
 
@@ -188,22 +235,33 @@ class Ingest:
         A group shares one commit, so a short wait for more is time well spent; but brokers stop
         delivering at as few as 20 unacknowledged messages, so a pause ends it.
         """
-        taken: list[Delivery] = []
-        end = 0.0
-        timeout = wait_s
+        try:
+            first = self._incoming.get(timeout=wait_s)
+        except queue.Empty:
+            return []
+        if first is None:
+            return []
+        taken = [first]
+        end = time.monotonic() + group_s
+        more = True
+        while more and time.monotonic() < end:
+            # asleep, not waiting at the queue: waking for each message costs more than taking it
+            time.sleep(_IDLE_S)
+            more = self._drain(taken, most)
+        return taken
+
+    def _drain(self, taken: list[Delivery], most: int) -> bool:
+        """Take what is there; tells whether anything was, and more may follow."""
+        before = len(taken)
         while len(taken) < most:
             try:
-                delivery = self._incoming.get(timeout=timeout)
+                delivery = self._incoming.get_nowait()
             except queue.Empty:
-                break
+                return len(taken) > before
             if delivery is None:
-                break
+                return False
             taken.append(delivery)
-            end = end or time.monotonic() + group_s
-            timeout = min(_IDLE_S, end - time.monotonic())
-            if timeout <= 0:
-                break
-        return taken
+        return False
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker that these need not come again."""
@@ -237,3 +295,11 @@ class Ingest:
         except (ValueError, RuntimeError):
             return False
         return self._last.is_published()
+
+
+def _cut(client: mqtt.Client) -> None:
+    """End the connection without a word; paho's thread then makes the next one."""
+    connection = client.socket()
+    if isinstance(connection, socket.socket):
+        with contextlib.suppress(OSError):  # it has ended already
+            connection.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
 """The registry changes in force, by cluster, as meters are told of them (SPEC 6)."""
 
 from ledger.protocol import records, topics
-from ledger.protocol.cose import Envelope, address_of
+from ledger.protocol.cose import address_of
 from ledger.protocol.messages import MAX_CHANGES, encode_members
 from ledger.regional.application import RegionalApplication
 from ledger.regional.blocks import record_id
@@ -22,13 +22,13 @@ class MembersNews:
         blocks = self._application.blocks
         found = []
         for index in reversed(range(blocks.head(height).record_count)):
-            raw = blocks.record(record_id(height, index))
-            if raw is None:
+            envelope = blocks.envelope(record_id(height, index))
+            if envelope is None:
                 break
-            change = records.decode(Envelope.parse(raw).payload)
+            change = records.decode(envelope.payload)
             if not isinstance(change, records.RegistryChange):
                 break
-            found.append((change, raw))
+            found.append((change, envelope.raw))
         self._approvals += sorted(found, key=lambda pair: pair[0].number)
 
     def messages(self) -> list[tuple[str, bytes]]:

@@ -65,8 +65,8 @@ class Receipts:
         assert raw is not None, "receipts are made of signed heads"
         head = Envelope.parse(raw)
         if height not in self._trees:
-            stored = self._application.blocks.records_of(height)
-            self.keep(height, [Envelope.parse(record).digest for record in stored])
+            stored = self._application.blocks.envelopes_of(height)
+            self.keep(height, [envelope.digest for envelope in stored])
         tree, digests = self._trees[height]
         for address, indices in wanted.items():
             topic = self._topic(address)

@@ -101,14 +101,18 @@ class ClockPace:
 
 
 class TracePace:
-    """A round closes when its ballots are in, or ``timeout_s`` after the frontier reached it."""
+    """A round closes when its ballots are in, or ``timeout_s`` after the frontier reached it.
 
-    def __init__(self, timeout_s: float) -> None:
+    The trace has any time, but a round of ``round_s`` whose end no head can say never closes.
+    """
+
+    def __init__(self, timeout_s: float, round_s: int) -> None:
         self._timeout_s = timeout_s
+        self._last = min(records.MAX_ROUND, records.MAX_TIME // round_s - 1)
 
-    def refuses(self, round_: int, now: Instant) -> bool:  # noqa: ARG002 - the trace has any time
+    def refuses(self, round_: int, now: Instant) -> bool:  # noqa: ARG002 - no clock in the trace
         """Tell whether a record of this round cannot be meant."""
-        return False
+        return round_ > self._last
 
     def due(self, book: "RoundBook", now: Instant) -> int | None:
         """Give the highest round that may close now, or None."""
@@ -215,7 +219,7 @@ class RoundBook:
         if self._size >= self._most and self._worth(entry) == 0:
             return BACKLOG, []
         out = []
-        if len(own) >= self._per_member and entry.round is not None:
+        if len(own) >= self._per_member:
             least = min(own.values(), key=self._order)
             if self._order(entry) <= self._order(least):
                 return BACKLOG, []

@@ -120,7 +120,7 @@ class Service:
 
     def _make_book(self, genesis: RegionGenesis) -> RoundBook:
         rounds = self._config.rounds
-        pace: Pace = TracePace(rounds.timeout_s)
+        pace: Pace = TracePace(rounds.timeout_s, genesis.parameters.round_s)
         if rounds.pace == "clock":
             pace = ClockPace(genesis.parameters.round_s, rounds.grace_s)
         last = self._application.last_round

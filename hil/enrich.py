@@ -3,21 +3,19 @@
 `samples` turns a recording into what each meter would show, round by round. Made quantities are
 named by `simulated_quantities`, so that a report can say which figures are not recorded.
 
-The same recording, seed and `Errors` give the same numbers on every machine: noise is made of
-integers only (a sum of twelve uniform draws stands for the normal distribution), each meter has a
-stream of its own (SHA-256 of seed, purpose and name), so that leaving one meter out changes none
-of the others. Units: every value of a `Sample` is an integer in thousandths of the unit.
+The same recording, seed and `Errors` give the same numbers on every machine (`hil.noise`); each
+meter has a stream of its own, so that leaving one meter out changes none of the others. Units:
+every value of a `Sample` is an integer in thousandths of the unit.
 
 Left out: errors of the power measurement (registers and power are exactly those recorded), clock
 errors of meters, and the reading's flags.
 """
 
-import hashlib
 import math
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hil.noise import normal, rounded, stream, uniform
 from hil.traces import Busbar, Recording
 from ledger.protocol import quantities
 
@@ -162,7 +160,7 @@ def grid_frequency_mhz(step_s: int, seed: int, errors: Errors | None = None) -> 
     on `step_s`; it starts in its stationary state.
     """
     errors = errors or Errors()
-    rng = _stream(seed, "grid", "")
+    rng = stream(f"gridwitness/{seed}/grid/")
     # Past ten time constants nothing is left of the start: longer steps need no more work.
     inner = min(-(-step_s // _INNER_STEP_S), -(-10 * errors.grid_time_s // _INNER_STEP_S))
     share_num = min(step_s, inner * _INNER_STEP_S)
@@ -171,11 +169,11 @@ def grid_frequency_mhz(step_s: int, seed: int, errors: Errors | None = None) -> 
     # Innovation that keeps the variance: sigma * sqrt(2 d - d^2) with d = share_num / share_den.
     root = math.isqrt(2 * share_num * share_den - share_num * share_num)
     kick_nhz = sigma_nhz * root // share_den
-    deviation_nhz = _normal(rng, sigma_nhz)
+    deviation_nhz = normal(rng, sigma_nhz)
     while True:
         for _ in range(inner):
-            deviation_nhz += _normal(rng, kick_nhz) - _rounded(deviation_nhz * share_num, share_den)
-        yield errors.nominal_mhz + _rounded(deviation_nhz, _NHZ_PER_MHZ)
+            deviation_nhz += normal(rng, kick_nhz) - rounded(deviation_nhz * share_num, share_den)
+        yield errors.nominal_mhz + rounded(deviation_nhz, _NHZ_PER_MHZ)
 
 
 # -- one meter --------------------------------------------------------------------------------
@@ -187,14 +185,12 @@ class _Meter:
     def __init__(self, name: str, seed: int, errors: Errors) -> None:
         self.name = name
         self._errors = errors
-        fixed = _stream(seed, "fixed", name)
-        self._noise = _stream(seed, "noise", name)
-        self._gain_ppm = _uniform(fixed, -errors.voltage_gain_ppm, errors.voltage_gain_ppm)
-        self._offset_uhz = _uniform(
-            fixed, -errors.frequency_offset_uhz, errors.frequency_offset_uhz
-        )
-        self._jitter_uhz = _uniform(fixed, *errors.frequency_noise_uhz)
-        self._import_mws = 3600 * _uniform(fixed, 0, _START_MAX_MWH)
+        fixed = stream(f"gridwitness/{seed}/fixed/{name}")
+        self._noise = stream(f"gridwitness/{seed}/noise/{name}")
+        self._gain_ppm = uniform(fixed, -errors.voltage_gain_ppm, errors.voltage_gain_ppm)
+        self._offset_uhz = uniform(fixed, -errors.frequency_offset_uhz, errors.frequency_offset_uhz)
+        self._jitter_uhz = uniform(fixed, *errors.frequency_noise_uhz)
+        self._import_mws = 3600 * uniform(fixed, 0, _START_MAX_MWH)
         self._export_mws = 0
 
     def register(self, power_mw: int | None, interval_s: int) -> None:
@@ -204,16 +200,16 @@ class _Meter:
             self._export_mws -= power_mw * interval_s
 
     def read_voltage(self, true_mv: int | None) -> int | None:
-        noise_mv = _normal(self._noise, self._errors.voltage_noise_mv)
+        noise_mv = normal(self._noise, self._errors.voltage_noise_mv)
         if true_mv is None:
             return None
-        with_gain_mv = true_mv + _rounded(true_mv * self._gain_ppm, 1_000_000)
+        with_gain_mv = true_mv + rounded(true_mv * self._gain_ppm, 1_000_000)
         step_mv = self._errors.voltage_step_mv
-        return max(0, step_mv * _rounded(with_gain_mv + noise_mv, step_mv))
+        return max(0, step_mv * rounded(with_gain_mv + noise_mv, step_mv))
 
     def read_frequency(self, true_mhz: int) -> int:
-        error_uhz = self._offset_uhz + _normal(self._noise, self._jitter_uhz)
-        return true_mhz + _rounded(error_uhz, 1000)
+        error_uhz = self._offset_uhz + normal(self._noise, self._jitter_uhz)
+        return true_mhz + rounded(error_uhz, 1000)
 
     def sample(
         self,
@@ -238,7 +234,7 @@ def _head_sample(meter: _Meter, row: Busbar, frequency_mhz: int, step_s: int) ->
     phases = [mv for mv in row.voltage_mv or () if mv is not None]
     if not phases and row.power_mw is None:
         return None
-    voltage_mv = _rounded(sum(phases), len(phases)) if phases else None
+    voltage_mv = rounded(sum(phases), len(phases)) if phases else None
     meter.register(row.power_mw, step_s)
     return meter.sample(voltage_mv, row.power_mw, row.reactive_mvar, frequency_mhz)
 
@@ -252,7 +248,7 @@ def _reactive_mvar(recording: Recording, index: int, column: int, errors: Errors
         return None
     factor = errors.power_factor_permille
     tangent_millionth = math.isqrt((1_000_000 - factor * factor) * 10**12) // factor
-    return _rounded(abs(power_mw) * tangent_millionth, 1_000_000)
+    return rounded(abs(power_mw) * tangent_millionth, 1_000_000)
 
 
 def _current_ma(
@@ -262,32 +258,4 @@ def _current_ma(
     if not voltage_mv or power_mw is None or reactive_mvar is None:
         return None
     apparent = math.isqrt((power_mw * power_mw + reactive_mvar * reactive_mvar) * 10**6)
-    return _rounded(apparent, voltage_mv)
-
-
-# -- integer noise ----------------------------------------------------------------------------
-
-
-def _stream(seed: int, purpose: str, name: str) -> random.Random:
-    digest = hashlib.sha256(f"gridwitness/{seed}/{purpose}/{name}".encode()).digest()
-    return random.Random(int.from_bytes(digest, "big"))
-
-
-def _uniform(rng: random.Random, low: int, high: int) -> int:
-    """Uniform in low..high. From 64 bits: `randint` is not promised alike in all versions."""
-    return low + rng.getrandbits(64) * (high - low + 1) // (1 << 64)
-
-
-def _normal(rng: random.Random, sigma: int) -> int:
-    """About normal, mean 0; twelve 16-bit draws, so no tail beyond six sigma.
-
-    Integers only: `random.gauss` takes logarithms from the machine's C library.
-    """
-    bits = rng.getrandbits(192)
-    total = sum((bits >> shift) & 0xFFFF for shift in range(0, 192, 16))
-    return _rounded((total - 6 * 0xFFFF) * sigma, 0x10000)
-
-
-def _rounded(numerator: int, denominator: int) -> int:
-    """Rounds numerator / denominator to the nearest integer, halves up."""
-    return (2 * numerator + denominator) // (2 * denominator)
+    return rounded(apparent, voltage_mv)

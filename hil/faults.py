@@ -1,10 +1,11 @@
 """Faults and attacks that a session plays: what is tried, and what a try counts.
 
 A fault may change a sample on its way into a meter (the firmware then signs a falsehood honestly)
-or act on the broker as an outsider. Whether it was stopped is read from the ledger afterwards, not
-from what the fault believes.
+or act on the broker as an outsider. Whether it was stopped is read from the ledger afterwards
+(``hil.report``), not from what the fault believes.
 """
 
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Protocol
 
@@ -32,23 +33,25 @@ class Scene(Protocol):
 
 
 class Fault:
-    """The interface of all faults; the defaults do nothing.
+    """The interface of all faults; the defaults do nothing. Rounds are counted from 0.
 
-    ``meter`` is whom it strikes. ``tried`` holds the digests of records that must not come into
-    the chain as accepted; ``rounds`` are those in which a meter was made to sign falsehoods.
+    ``meter`` is whom it strikes. ``false_rounds`` are those in which a meter was made to sign a
+    falsehood. ``tried`` holds the digests of records that an outsider published; the chain may
+    hold each of them ``may_stand`` times and no more.
     """
 
     name = ""
     sentence = ""
+    may_stand = 0
 
     def __init__(self, meter: str) -> None:
         self.meter = meter
         self.attempts = 0
         self.tried: list[bytes] = []
-        self.rounds: set[int] = set()
+        self.false_rounds: set[int] = set()
 
     def change(self, index: int, sample: Sample) -> Sample:  # noqa: ARG002 - for subclasses
-        """Give the sample that the meter gets in a round (counted from 0)."""
+        """Give the sample that the meter gets in a round."""
         return sample
 
     def act(self, index: int, scene: Scene) -> None:
@@ -70,7 +73,7 @@ class ScaledVoltage(Fault):
         if index < self.first or VOLTAGE not in sample:
             return sample
         self.attempts += 1
-        self.rounds.add(index)
+        self.false_rounds.add(index)
         return {**sample, VOLTAGE: sample[VOLTAGE] * self.permille // 1000}
 
 
@@ -93,75 +96,82 @@ class OldValues(Fault):
         if old is None or not self.first <= index < self.first + self.count:
             return sample
         self.attempts += 1
-        self.rounds.add(index)
+        self.false_rounds.add(index)
         return old
 
 
-class SameBytes(Fault):
+class Outsider(Fault):
+    """Publishes a record of its own making in some rounds, once it has seen one of the meter's."""
+
+    def __init__(self, meter: str, rounds: Collection[int]) -> None:
+        super().__init__(meter)
+        self._when = frozenset(rounds)
+
+    def act(self, index: int, scene: Scene) -> None:
+        """Make a record of what was captured and publish it."""
+        captured = scene.captured(self.meter)
+        if index not in self._when or not captured:
+            return
+        envelope = self._make(index, captured)
+        self.attempts += 1
+        self.tried.append(envelope.digest)
+        scene.publish(self._topic(scene), envelope.raw)
+
+    def _make(self, index: int, captured: list[Envelope]) -> Envelope:
+        raise NotImplementedError
+
+    def _topic(self, scene: Scene) -> str:
+        return scene.topic(self.meter)
+
+
+class SameBytes(Outsider):
     """An old reading of the meter is published again, byte for byte."""
 
     name = "old reading, same bytes"
+    may_stand = 1
 
-    def __init__(self, meter: str, rounds: tuple[int, ...]) -> None:
-        super().__init__(meter)
-        self._when = rounds
+    def __init__(self, meter: str, rounds: Collection[int]) -> None:
+        super().__init__(meter, rounds)
         self.sentence = f"an outsider publishes an old reading of {meter} again"
 
-    def act(self, index: int, scene: Scene) -> None:
-        """Publish the oldest reading that was captured."""
-        captured = scene.captured(self.meter)
-        if index in self._when and captured:
-            self.attempts += 1
-            self.tried.append(captured[0].digest)
-            scene.publish(scene.topic(self.meter), captured[0].raw)
+    def _make(self, index: int, captured: list[Envelope]) -> Envelope:  # noqa: ARG002 - as Outsider
+        return captured[0]
 
 
-class ForgedSignature(Fault):
+class ForgedSignature(Outsider):
     """A reading in the meter's name with more energy and the signature of another reading."""
 
     name = "forged signature"
 
-    def __init__(self, meter: str, rounds: tuple[int, ...]) -> None:
-        super().__init__(meter)
-        self._when = rounds
+    def __init__(self, meter: str, rounds: Collection[int]) -> None:
+        super().__init__(meter, rounds)
         self.sentence = f"a stranger changes a reading of {meter} and keeps its signature"
 
-    def act(self, index: int, scene: Scene) -> None:
-        """Take the newest reading, move it to a new slot with other values, publish it."""
-        captured = scene.captured(self.meter)
-        if index not in self._when or not captured:
-            return
+    def _make(self, index: int, captured: list[Envelope]) -> Envelope:
         newest = captured[-1]
         reading = records.decode(newest.payload)
         assert isinstance(reading, records.Reading)
-        reading.seq += 1000 + index
+        reading.seq += 1000 + index  # a slot that the meter has not filled
         reading.values = [
-            (c, v + 5_000_000 if c == quantities.ENERGY_IMPORT else v) for c, v in reading.values
+            (code, value + 5_000_000 if code == quantities.ENERGY_IMPORT else value)
+            for code, value in reading.values
         ]
-        forged = join(newest.kid, reading.payload(), newest.signature)
-        self.attempts += 1
-        self.tried.append(forged.digest)
-        scene.publish(scene.topic(self.meter), forged.raw)
+        return join(newest.kid, reading.payload(), newest.signature)
 
 
-class Stranger(Fault):
-    """A key that is no member's signs a plausible reading and publishes it."""
+class Stranger(Outsider):
+    """A key that is no member's signs a plausible reading, that of a meter ``like`` it."""
 
     name = "unregistered key"
 
-    def __init__(self, like: str, cluster: str, rounds: tuple[int, ...], seed: int) -> None:
-        super().__init__(like)
-        self._when, self._cluster = rounds, cluster
+    def __init__(self, like: str, cluster: str, rounds: Collection[int], seed: int) -> None:
+        super().__init__(like, rounds)
+        self._cluster = cluster
         self._signer = Signer(sha256(b"stranger" + seed.to_bytes(8, "big")).digest())
         self.sentence = "a key that nobody registered signs a plausible reading"
 
-    def act(self, index: int, scene: Scene) -> None:
-        """Sign a copy of the model meter's newest reading."""
-        captured = scene.captured(self.meter)
-        if index not in self._when or not captured:
-            return
-        envelope = self._signer.seal(captured[-1].payload)
-        self.attempts += 1
-        self.tried.append(envelope.digest)
-        topic = topics.meter(scene.chain, self._cluster, self._signer.address, topics.READING)
-        scene.publish(topic, envelope.raw)
+    def _make(self, index: int, captured: list[Envelope]) -> Envelope:  # noqa: ARG002 - as Outsider
+        return self._signer.seal(captured[-1].payload)
+
+    def _topic(self, scene: Scene) -> str:
+        return topics.meter(scene.chain, self._cluster, self._signer.address, topics.READING)

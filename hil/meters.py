@@ -44,7 +44,8 @@ class ProcessMeter:
         self.public_key = b""
         self.address = b""
         self.enrolment = b""
-        self.damaged_frames = 0
+        self._decoder = frame.Decoder()
+        self._refused = 0
         self._on_message = on_message
         self._program = program
         self._enrolled = asyncio.Event()
@@ -69,6 +70,11 @@ class ProcessMeter:
                 start_new_session=True,
             )
         self._reading = asyncio.create_task(self._read())
+
+    @property
+    def damaged(self) -> int:
+        """Count the frames since the newest start, and the messages, that could not be read."""
+        return self._decoder.errors + self._refused
 
     @property
     def running(self) -> bool:
@@ -118,12 +124,11 @@ class ProcessMeter:
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        decoder = frame.Decoder()
+        self._decoder = frame.Decoder()
         while data := await self._process.stdout.read(_READ_BYTES):
-            for channel, payload in decoder.feed(data):
+            for channel, payload in self._decoder.feed(data):
                 if channel == frame.CHANNEL_RIG:
                     self._take(payload)
-            self.damaged_frames = decoder.errors
 
     def _take(self, payload: bytes) -> None:
         try:
@@ -131,7 +136,7 @@ class ProcessMeter:
             if message[0] == rig_messages.ENROL:
                 self._enrol(message[1])
         except ProtocolError:
-            self.damaged_frames += 1
+            self._refused += 1
             return
         self._on_message(self, message)
 

@@ -5,7 +5,6 @@ runs in paho's thread; heads are handed to the event loop.
 """
 
 import asyncio
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,26 @@ _CONNECT_LIMIT_S = 10
 
 
 class Observer:
-    """Counts messages by kind, keeps the newest readings of each address, waits for heads."""
+    """Waits for heads; with ``keep_readings`` it keeps every reading, by address, oldest first.
 
-    def __init__(self, host: str, port: int, chain: bytes, ca: Path | None = None) -> None:
-        self.published: Counter[str] = Counter()
+    ``ca`` is a PEM file for a broker with TLS. Kept readings take some 600 bytes each, for as long
+    as the observer lives.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        chain: bytes,
+        ca: Path | None = None,
+        *,
+        keep_readings: bool = False,
+    ) -> None:
         self.readings: dict[bytes, list[Envelope]] = {}
         self.closed_round = -1
         self.height = 0
         self._chain = chain
+        self._keep_readings = keep_readings
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._subscribed = asyncio.Event()
@@ -67,9 +78,7 @@ class Observer:
         self._loop.call_soon_threadsafe(self._subscribed.set)
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        kind = message.topic.rsplit("/", 1)[-1]
-        self.published[kind] += 1
-        if kind == topics.READING:
+        if self._keep_readings and message.topic.endswith("/" + topics.READING):
             self._keep(bytes(message.payload))
         elif message.topic == topics.head(self._chain):
             self._loop.call_soon_threadsafe(self._see_head, bytes(message.payload))

@@ -11,7 +11,7 @@ import itertools
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +21,8 @@ from gateway import provision
 from hil import enrich
 from hil.broker import HOST, Broker, Tls
 from hil.clusters import Cluster
-from hil.faults import Fault
-from hil.meters import ROOT, MeterError, ProcessMeter
+from hil.faults import Fault, Outsider
+from hil.meters import ROOT, ProcessMeter
 from hil.observer import Observer
 from hil.status import GatewayStatus, read_status
 from hil.traces import Recording
@@ -32,6 +32,7 @@ from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 
 _START_LIMIT_S = 60
+_DRAIN_LIMIT_S = 10
 _CODES = {row.name: row.code for row in quantities.TABLE}
 _FAST_ROUND_MS = 15_000  # how long a meter waits at most for its neighbours when nothing is paced
 _TICK_S = 0.02
@@ -79,7 +80,6 @@ class Progress:
     height: int = 0
     status: GatewayStatus = field(default_factory=GatewayStatus)
     meters: dict[str, "MeterProgress"] = field(default_factory=dict)
-    events: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -89,7 +89,6 @@ class MeterProgress:
     cluster: str
     online: bool = False
     head_round: int = -1
-    voted_round: int = -1
     unreceipted: int = 0
 
 
@@ -171,6 +170,7 @@ class Session:
             await self._start_observer(self.broker.port)
             await self._play()
             await self._drain()
+        self._read_status()  # the gateway's last word
 
     def _stage(self, text: str) -> None:
         self.progress.stage = text
@@ -188,8 +188,8 @@ class Session:
                 meter = ProcessMeter(name, self.rig_folder / "meters" / name, self._on_message)
                 self._meters[name] = meter
                 self.progress.meters[name] = MeterProgress(cluster.name)
-        await asyncio.gather(*(meter.start(self.plan.heap) for meter in self._meters.values()))
-        await asyncio.gather(*(m.enrolled(_START_LIMIT_S) for m in self._meters.values()))
+        await _all(meter.start(self.plan.heap) for meter in self._meters.values())
+        await _all(meter.enrolled(_START_LIMIT_S) for meter in self._meters.values())
 
     def _create_region(self, port: int) -> None:
         self._stage("making the region's genesis")
@@ -268,11 +268,6 @@ class Session:
         self._tell_settings(meter, cluster)
         return meter
 
-    async def remove_meter(self, name: str) -> None:
-        """End a meter's process and feed it no more."""
-        del self.progress.meters[name]
-        await self._meters.pop(name).stop()
-
     async def restart_meter(self, name: str) -> None:
         """Cut a meter's power (SIGKILL) and start it again on the same flash."""
         meter = self._meters[name]
@@ -304,10 +299,13 @@ class Session:
         )
 
     async def _start_observer(self, port: int) -> None:
-        self._observer = Observer(
-            HOST, port, self.chain, self.plan.tls.ca if self.plan.tls else None
-        )
-        await self._observer.start()
+        ca = self.plan.tls.ca if self.plan.tls else None
+        keep = any(isinstance(fault, Outsider) for fault in self.plan.faults)
+        self._observer = Observer(HOST, port, self.chain, ca, keep_readings=keep)
+        try:
+            await self._observer.start()
+        except TimeoutError:
+            raise SessionError(f"the broker at {HOST}:{port} takes no subscription") from None
 
     async def _play(self) -> None:
         first = self.plan.first
@@ -351,58 +349,69 @@ class Session:
         except TimeoutError:
             self._check_gateway()
             raise SessionError(f"round {round_} did not close: see {self._log}") from None
-        with contextlib.suppress(SessionError):  # a meter may miss a head; it catches up later
-            await self.until(
-                lambda: all(m.head_round >= round_ for m in self.progress.meters.values()),
-                limit,
-                "",
-            )
+        # a meter may miss a head; it catches up later
+        await self._wait(
+            lambda: all(m.head_round >= round_ for m in self.progress.meters.values()), limit
+        )
         self._read_status()
         self._draw()
 
     async def _drain(self) -> None:
         """Let receipts arrive and the last summary reach the wide-area chain."""
         self._stage("waiting for the last receipts and summaries")
-        with contextlib.suppress(SessionError):
-            await self.until(
-                lambda: (
-                    not any(m.unreceipted for m in self.progress.meters.values())
-                    and self._read_status().outbox == 0
-                ),
-                10,
-                "",
-            )
+        await self._wait(
+            lambda: (
+                not any(m.unreceipted for m in self.progress.meters.values())
+                and self._read_status().outbox == 0
+            ),
+            _DRAIN_LIMIT_S,
+        )
 
     async def until(self, done: Callable[[], bool], limit_s: float, complaint: str) -> None:
         """Wait until ``done()``; raises SessionError with the complaint after ``limit_s``."""
+        if not await self._wait(done, limit_s):
+            raise SessionError(complaint)
+
+    async def _wait(self, done: Callable[[], bool], limit_s: float) -> bool:
+        """Wait for at most ``limit_s`` until ``done()``; gives whether it came to that.
+
+        Raises SessionError when the gateway ends meanwhile.
+        """
         deadline = time.monotonic() + limit_s
         while not done():
             self._check_gateway()
             if time.monotonic() > deadline:
-                raise SessionError(complaint)
+                return False
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), 0.25)
+        return True
 
     def _on_message(self, meter: ProcessMeter, message: list[Any]) -> None:
         own = self.progress.meters[meter.name]
         kind = message[0]
         if kind == rig_messages.LINK:
             own.online = message[1]
-        elif kind == rig_messages.VOTED:
-            own.voted_round = message[1]
         elif kind == rig_messages.HEAD:
             own.head_round = message[2]
         elif kind == rig_messages.UNRECEIPTED:
             own.unreceipted = message[1]
         elif kind == rig_messages.EVENT:
-            self.progress.events.append(f"{meter.name}: {message[1]}")
+            self._note(f"{meter.name}: {message[1]}")
         self._changed.set()
+
+    def _note(self, text: str) -> None:
+        """Write a line for whoever looks for the cause of something later."""
+        with (self.rig_folder / "events.log").open("a", encoding="utf-8") as log:
+            log.write(f"{self.progress.stage}, round {self.progress.index}: {text}\n")
 
     # the end
 
     async def _stop_meters(self) -> None:
-        await asyncio.gather(*(meter.stop() for meter in self._meters.values()))
+        await _all(meter.stop() for meter in self._meters.values())
+        for name, meter in self._meters.items():
+            if meter.damaged:
+                self._note(f"{name}: {meter.damaged} frames or messages could not be read")
 
     async def stop_gateway(self) -> None:
         """End the gateway in an orderly way."""
@@ -420,4 +429,8 @@ class Session:
             self._observer.stop()
 
 
-__all__ = ["MeterError", "Plan", "Progress", "Session", "SessionError", "View"]
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    """Wait until all have ended, whatever becomes of some; then raise what the first raised."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if outcome is not None:
+            raise outcome

@@ -10,10 +10,7 @@ class GatewayStatus:
     """What the gateway says of itself (``python -m gateway --status FILE``)."""
 
     ready: bool = False
-    height: int = 0
-    witnessed: int = 0
     outbox: int = 0
-    open_readings: int = 0
     wide_height: int = 0
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -26,10 +23,7 @@ def read_status(path: Path) -> GatewayStatus:
         return GatewayStatus()
     return GatewayStatus(
         ready=bool(data["running"] and data["connected"]),
-        height=data["height"],
-        witnessed=data["witnessed"],
         outbox=data["outbox"],
-        open_readings=data["open_readings"],
         wide_height=data.get("wide_height", 0),
         counters=data["counters"],
     )

@@ -20,7 +20,7 @@ _KEY_BYTES = 33
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a region fixes at its start. Changing one later is a registry change."""
+    """What a region fixes at its start; version 1 knows no change of it."""
 
     round_s: int = 60
     """Length of a round in seconds."""
@@ -65,8 +65,24 @@ def _decode_keys(item: Any, low: int, high: int, name: str) -> tuple[bytes, ...]
     return keys
 
 
+class _Genesis:
+    def encode(self) -> bytes:
+        """Give the genesis bytes."""
+        raise NotImplementedError
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the genesis bytes."""
+        return sha256(self.encode()).digest()
+
+    @cached_property
+    def chain(self) -> bytes:
+        """The 8-byte id that every record of the chain carries."""
+        return self.digest[: records.CHAIN_BYTES]
+
+
 @dataclass(frozen=True)
-class RegionGenesis:
+class RegionGenesis(_Genesis):
     """A region's start: who operates, who runs gateways, which meters are members of which cluster.
 
     Keys are 33-byte compressed SEC1 points; ``threshold`` of the ``operators`` approve a registry
@@ -87,16 +103,6 @@ class RegionGenesis:
         head = [_REGIONAL, _VERSION, self.name, self.created, self.parameters.encode()]
         keys: list[Any] = [list(self.operators), self.threshold, list(self.gateways)]
         return cbor.dumps([*head, *keys, members])
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the genesis bytes."""
-        return sha256(self.encode()).digest()
-
-    @cached_property
-    def chain(self) -> bytes:
-        """The 8-byte id that every record of the region carries."""
-        return self.digest[: records.CHAIN_BYTES]
 
     @classmethod
     def decode(cls, data: bytes) -> "RegionGenesis":
@@ -124,7 +130,7 @@ class RegionGenesis:
 
 
 @dataclass(frozen=True)
-class WideGenesis:
+class WideGenesis(_Genesis):
     """The wide-area chain's start: the regions it knows, each with its gateways' keys."""
 
     name: str
@@ -135,16 +141,6 @@ class WideGenesis:
         """Give the genesis bytes."""
         regions = [[chain, list(gateways)] for chain, gateways in self.regions]
         return cbor.dumps([_WIDE, _VERSION, self.name, self.created, regions])
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the genesis bytes."""
-        return sha256(self.encode()).digest()
-
-    @cached_property
-    def chain(self) -> bytes:
-        """The 8-byte id that every summary carries."""
-        return self.digest[: records.CHAIN_BYTES]
 
     @classmethod
     def decode(cls, data: bytes) -> "WideGenesis":

@@ -17,7 +17,7 @@ from ledger.genesis import RegionGenesis, WideGenesis
 from ledger.protocol.errors import ProtocolError
 from ledger.regional import blocks as regional_blocks
 from ledger.regional.application import RegionalApplication
-from ledger.store import Database
+from ledger.store import Database, StoreError
 from ledger.verify import Verifier
 from ledger.wide import store as wide_store
 from ledger.wide.application import WideApplication
@@ -61,15 +61,19 @@ class RegionDirectory:
     ) -> RegionalApplication:
         """Open the regional chain; ``close`` it afterwards. Raises RegionError or StoreError.
 
-        One process may write; readers may come while it does.
+        One process may write; readers may come while it does. Who writes begins where the newest
+        head ends: StoreError where state or history are not the ones that this head names.
         """
         genesis = self.load_genesis()
         database = Database(self.regional, regional_blocks.TABLES, read_only=read_only)
         try:
-            return RegionalApplication(genesis, database, verifier or Verifier())
+            application = RegionalApplication(genesis, database, verifier or Verifier())
+            if not read_only:
+                _check_position(application, self.regional)
         except BaseException:
             database.close()
             raise
+        return application
 
     def open_wide(
         self, *, read_only: bool = False, verifier: Verifier | None = None
@@ -82,6 +86,19 @@ class RegionDirectory:
         except BaseException:
             database.close()
             raise
+
+
+def _check_position(application: RegionalApplication, path: Path) -> None:
+    height = application.height
+    if not height:
+        return
+    head = application.blocks.head(height)
+    roots = application.state.root(), application.log.root(height - 1)
+    if roots != (head.state_root, head.history_root):
+        raise StoreError(
+            f"{path} is damaged or was changed: its state is not the one of block {height}; "
+            "what would be built on it, no audit would pass"
+        )
 
 
 def _load(path: Path, decode: Callable[[bytes], _Genesis], what: str) -> _Genesis:

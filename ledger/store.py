@@ -8,12 +8,12 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 class StoreError(Exception):
@@ -114,6 +114,11 @@ class Database:
     def close(self) -> None:
         """Drop an open transaction and let go of file and lock."""
         self.rollback()
+        if self._lock is not None:
+            # A reader that is still there keeps SQLite from emptying the log at the end; then the
+            # file without its log, as somebody may copy it, would lack the newest blocks.
+            with suppress(sqlite3.Error):
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.connection.close()
         self._unlock()
 
@@ -163,8 +168,13 @@ def _connect(path: Path | None, read_only: bool) -> sqlite3.Connection:
 
 
 def _read_only_options(path: Path) -> str:
-    log = path.with_name(path.name + "-wal")
-    if log.exists() or os.access(path.parent, os.W_OK):
+    if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-shm").exists():
         return "?mode=ro"
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreError(
+            f"{log} holds the newest of {path.name}, and is of use only in a folder that can be "
+            "written: copy the region to one"
+        )
     # a copy on a medium that cannot be written, where SQLite could not make its lock file
     return "?mode=ro&immutable=1"

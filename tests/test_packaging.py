@@ -104,7 +104,7 @@ def test_built_wheel_holds_every_module_and_the_command(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in (*PACKAGES, "requirements"):
         shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     options = ["--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
@@ -180,6 +180,20 @@ def test_peer_library_runs_beside_the_environment(cwt_environment: dict[str, str
     )
     assert done.stdout.startswith("1 5.")
     assert version("cbor2").startswith("6.")
+
+
+def test_environment_as_it_is_pinned_is_what_the_layers_list() -> None:
+    pinned = {name for name, _ in lock.pinned_environment(lock.read_locked())}
+    assert pinned == {name for layer in lock.ENVIRONMENT for name in read_pins(layer)}
+
+
+@pytest.mark.parametrize("name", ["gateway", "nothing"])
+def test_only_a_set_that_is_installed_aside_is_pinned_alone(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        lock.main([name])
+    assert f"{name}: pinned alone are" in capsys.readouterr().err
 
 
 def test_marker_that_is_not_understood_is_refused() -> None:

@@ -3,17 +3,19 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from ledger.audit import audit
 from ledger.region import RegionDirectory, RegionError
 from ledger.store import StoreError
 from tools.errors import CommandError
+from tools.options import named_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of the region, or a copy")
+    parser.add_argument(
+        "dir", type=named_path, metavar="DIR", help="folder of the region, or a copy"
+    )
     parser.add_argument("--genesis", metavar="HEX", help="the genesis digest that you trust")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             f"{report.seconds:.1f} s"
         )
         if report.unsigned:
-            print(f"the newest {report.unsigned} blocks are not signed by a gateway yet")
+            print("the newest block is not signed by a gateway yet")
         if report.conflicts:
             print(f"CONFLICT: {report.conflicts} regions' gateways signed contradicting summaries")
         if expected is None:

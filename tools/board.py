@@ -17,6 +17,7 @@ from ledger.protocol.errors import ProtocolError
 from ledger.protocol.records import is_cluster_name
 from ledger.region import RegionDirectory, RegionError
 from tools.errors import CommandError
+from tools.options import named_path
 
 _ANSWER_LIMIT_S = 20  # making a key and loading tables takes a Pico some seconds
 
@@ -25,15 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="enrol|provision", required=True)
     enrol = actions.add_parser("enrol", help="fetch a board's enrolment request")
-    enrol.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write it")
+    enrol.add_argument(
+        "--out", type=named_path, required=True, metavar="FILE", help="where to write it"
+    )
     tell = actions.add_parser("provision", help="tell a board its region and broker")
-    tell.add_argument("dir", type=Path, metavar="DIR", help="folder of the region")
+    tell.add_argument("dir", type=named_path, metavar="DIR", help="folder of the region")
     tell.add_argument("--cluster", help="its cluster, if it is no member of the genesis")
     tell.add_argument("--host", required=True, help="the broker's name or address")
     tell.add_argument("--mqtt-port", type=int, default=1883, help="the broker's port")
     tell.add_argument("--user", help="the board's user name at the broker")
-    tell.add_argument("--password-file", type=Path, metavar="FILE", help="its password, one line")
-    tell.add_argument("--ca", type=Path, metavar="PEM", help="the broker's CA; without it no TLS")
+    tell.add_argument(
+        "--password-file", type=named_path, metavar="FILE", help="its password, one line"
+    )
+    tell.add_argument(
+        "--ca", type=named_path, metavar="PEM", help="the broker's CA; without it no TLS"
+    )
     for sub in (enrol, tell):
         sub.add_argument(
             "--port",

@@ -1,19 +1,23 @@
 """The command ``gridwitness``.
 
 Exit codes: 0 done; 1 what was checked or played is not in order; 2 wrong use, a sentence says
-what; 130 stopped by Ctrl-C.
+what; 130 stopped by Ctrl-C; 141 nobody reads the output any more, so that it may be incomplete.
 """
 
 import argparse
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tools.errors import CommandError
 
 # name -> (module, what it does); modules load only when their command runs
 _COMMANDS = {
     "demo": ("tools.demo", "run meters, gateway and both chains on the sample day, with attacks"),
-    "replay": ("tools.replay", "the same on your own recordings"),
+    "replay": ("tools.replay", "run meters, gateway and both chains on your own recordings"),
     "init": ("tools.init", "make a region: genesis, operators' keys, parameters"),
     "board": ("tools.board", "fetch a flashed board's enrolment request; tell it its region"),
     "member": ("tools.member", "let a meter join or leave, signed by m of n operators"),
@@ -25,13 +29,18 @@ _COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader of our output went away (`gridwitness show | head`)
-        sys.stderr.close()
-        return 0
+        # the reader went away (`gridwitness show | head`): what is buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as e:
+        print(f"gridwitness: {e}", file=sys.stderr)
+        return 2
+    return code
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -43,7 +52,8 @@ def _run(arguments: list[str] | None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in _COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        importlib.import_module(module).add_arguments(sub)
+        with _interruptible():
+            importlib.import_module(module).add_arguments(sub)
     options = parser.parse_args(arguments)
     run = importlib.import_module(_COMMANDS[options.command][0]).run
     try:
@@ -51,6 +61,22 @@ def _run(arguments: list[str] | None) -> int:
     except CommandError as e:
         print(f"gridwitness {options.command}: {e}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: an import may turn KeyboardInterrupt into another error.
+
+    Nothing has been made yet that would have to be ended or removed.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from hil import clusters, faults, traces
 from hil.report import Attack
 from hil.session import Plan, Session
 from ledger.audit import audit
-from ledger.protocol import quantities, records
-from ledger.protocol.cose import Envelope
+from ledger.protocol import cose, quantities, records
 from ledger.region import RegionDirectory
-from ledger.regional.blocks import TABLES, place_of
+from ledger.regional.blocks import TABLES, Blocks, record_id
+from ledger.regional.compact import Compact
 from ledger.store import Database
 from tools.errors import CommandError
+from tools.options import named_path
 from tools.play import play
 
 _FIRST_ROW = 17 * 60  # the evening peak begins: voltages move
@@ -26,17 +27,25 @@ _LEARNING = 12  # rounds before the first attack
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--meters", type=int, default=24, help="how many meters (12 to 24)")
-    parser.add_argument("--rounds", type=int, default=60, help="how many rounds (30 to 400)")
+    parser.add_argument(
+        "--meters", type=int, default=24, help="how many meters, 12 to 24 (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=60, help="how many rounds, 30 to 420 (%(default)s)"
+    )
     parser.add_argument(
         "--round-seconds",
         type=float,
         help="wall time a round; without it rounds close as fast as they go",
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of what the rig makes")
-    parser.add_argument("--broker", choices=("nats", "mosquitto"), default="nats")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the region in DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to FILE")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of what the rig makes (%(default)s)"
+    )
+    parser.add_argument(
+        "--broker", choices=("nats", "mosquitto"), default="nats", help="(%(default)s)"
+    )
+    parser.add_argument("--keep", type=named_path, metavar="DIR", help="keep the region in DIR")
+    parser.add_argument("--json", type=named_path, metavar="FILE", help="write the summary to FILE")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -103,7 +112,7 @@ def tamper(session: Session) -> list[Attack]:
     shutil.copy(original.genesis, copy.genesis)
     shutil.copy(original.wide_genesis, copy.wide_genesis)
     with Database(copy.regional, TABLES) as database:
-        height, index = _alter(database)
+        height, index = _alter(database, copy.load_genesis().digest)
     result = audit(copy)
     failure = result.failure
     found = failure is not None and (failure.block, failure.record) == (height, index)
@@ -111,22 +120,25 @@ def tamper(session: Session) -> list[Attack]:
     return [Attack("stored reading altered", 1, int(found), sentence)]
 
 
-def _alter(database: Database) -> tuple[int, int]:
+def _alter(database: Database, genesis: bytes) -> tuple[int, int]:
     """Raise the energy register of a stored reading by 1 kWh; gives its (height, index)."""
-    rows = database.connection.execute("SELECT id, envelope FROM records ORDER BY id").fetchall()
-    readings = [row for row in rows if _is_reading(row[1])]
-    id_, raw = readings[len(readings) // 2]
-    before = Envelope.parse(raw).payload
-    reading = records.decode(before)
+    blocks = Blocks(database)
+    readings = [
+        (height, index, envelope)
+        for height in range(1, blocks.height() + 1)
+        for index, envelope in enumerate(blocks.envelopes_of(height))
+        if records.split(envelope.payload)[0] == records.READING
+    ]
+    height, index, envelope = readings[len(readings) // 2]
+    reading = records.decode(envelope.payload)
     assert isinstance(reading, records.Reading)
     reading.values = [
         (code, value + 1_000_000 if code == quantities.ENERGY_IMPORT else value)
         for code, value in reading.values
     ]
-    altered = bytes(raw).replace(before, reading.payload())
-    database.connection.execute("UPDATE records SET envelope=? WHERE id=?", (altered, id_))
-    return place_of(id_)
-
-
-def _is_reading(raw: bytes) -> bool:
-    return records.split(Envelope.parse(raw).payload)[0] == records.READING
+    altered = cose.join(envelope.kid, reading.payload(), envelope.signature)
+    compact = Compact(database.connection.execute, lambda: genesis)
+    (packed,) = compact.pack(height, [(altered, reading)])
+    row = (packed, record_id(height, index))
+    database.connection.execute("UPDATE records SET packed=? WHERE id=?", row)
+    return height, index

@@ -6,19 +6,25 @@ from pathlib import Path
 from gateway import provision
 from gateway.config import ConfigError
 from ledger.genesis import Parameters
+from ledger.protocol import cose
 from ledger.protocol.errors import ProtocolError
 from ledger.protocol.records import is_cluster_name
 from ledger.region import RegionDirectory
 from tools.errors import CommandError
+from tools.options import named_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     defaults = Parameters()
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of the new region")
-    parser.add_argument("--name", default="region", help="name of the region")
-    parser.add_argument("--operators", type=int, default=3, help="how many operators (1 to 32)")
-    parser.add_argument("--threshold", type=int, default=2, help="how many approve a change")
+    parser.add_argument("dir", type=named_path, metavar="DIR", help="folder of the new region")
+    parser.add_argument("--name", default="region", help="name of the region (%(default)s)")
+    parser.add_argument(
+        "--operators", type=int, default=3, help="how many operators, 1 to 32 (%(default)s)"
+    )
+    parser.add_argument(
+        "--threshold", type=int, default=2, help="how many approve a change (%(default)s)"
+    )
     parser.add_argument(
         "--member",
         nargs=2,
@@ -28,16 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a meter's enrolment request (file) and its cluster; may be repeated",
     )
     parser.add_argument(
-        "--round-s", type=int, default=defaults.round_s, help="length of a round in seconds"
+        "--round-s",
+        type=int,
+        default=defaults.round_s,
+        help="length of a round in seconds (%(default)s)",
     )
     parser.add_argument(
-        "--committee", type=int, default=defaults.committee, help="seats in a large cluster"
+        "--committee",
+        type=int,
+        default=defaults.committee,
+        help="seats in a large cluster (%(default)s)",
     )
     parser.add_argument(
-        "--open-rounds", type=int, default=defaults.open_rounds, help="rounds until unconfirmed"
+        "--open-rounds",
+        type=int,
+        default=defaults.open_rounds,
+        help="rounds until unconfirmed (%(default)s)",
     )
     parser.add_argument(
-        "--window-rounds", type=int, default=defaults.window_rounds, help="rounds a summary"
+        "--window-rounds",
+        type=int,
+        default=defaults.window_rounds,
+        help="rounds a summary (%(default)s)",
     )
 
 
@@ -58,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
             raise CommandError(f"{option} {getattr(options, name)}: give {low} to {high}")
     if not 1 <= options.threshold <= options.operators:
         raise CommandError(f"--threshold {options.threshold}: give 1 to {options.operators}")
-    if not 1 <= len(options.name) <= 64:
-        raise CommandError("--name: give 1 to 64 characters")
+    if not (1 <= len(options.name) <= 64 and options.name.isprintable()):
+        raise CommandError(f"--name {options.name!r}: give 1 to 64 printable characters")
     members = [(read_request(Path(file)), cluster) for file, cluster in options.member]
     _check_members(members)
     parameters = Parameters(
@@ -90,7 +108,9 @@ def run(options: argparse.Namespace) -> int:
 def read_request(path: Path) -> bytes:
     """Give the public key of a meter's enrolment request; raises CommandError."""
     try:
-        return provision.open_enrolment(path.read_bytes())[1].public_key
+        with path.open("rb") as file:
+            raw = file.read(cose.MAX_RECORD_BYTES + 1)
+        return provision.open_enrolment(raw)[1].public_key
     except OSError as e:
         raise CommandError(f"{path}: cannot be read: {e.strerror}") from e
     except ProtocolError as e:

@@ -1,6 +1,7 @@
 """The terminal's picture of a session: a live table where there is a terminal, lines elsewhere."""
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -40,10 +41,12 @@ class SessionView:
         self._started = time.monotonic()
         self._outcomes: dict[str, SettledReading] = {}
         self._events: list[Text] = []
-        self._rejections: dict[tuple[str, str], tuple[int, Text]] = {}
+        self._rejections: dict[tuple[str, str], tuple[int, int, Text]] = {}
         self._votes = ""
         self._witnessed = 0
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        # what a dumb terminal cannot draw over is told in lines, as in a file
+        draws = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, auto_refresh=False) if draws else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -80,14 +83,15 @@ class SessionView:
             self._console.print(f"{self._elapsed()}    ", text, soft_wrap=True)
 
     def _say_rejected(self, height: int, name: str, why: str) -> None:
-        """Tell a rejection; the same one in the next block lengthens the line before."""
-        if self._live is not None and (name, why) in self._rejections:
-            first, line = self._rejections[name, why]
+        """Tell a rejection; in a live picture, one more in the next block lengthens the line."""
+        first, last, line = self._rejections.get((name, why), (0, 0, Text()))
+        if self._live is not None and last == height - 1 > 0:
             line.plain = f"blocks {first} to {height}: readings of {name} rejected ({why})"
-            return
-        line = Text(f"block {height}: reading of {name} rejected ({why})", "red")
-        self._rejections[name, why] = (height, line)
-        self._say(line)
+        else:
+            first = height
+            line = Text(f"block {height}: reading of {name} rejected ({why})", "red")
+            self._say(line)
+        self._rejections[name, why] = (first, height, line)
 
     def _read_blocks(self, progress: Progress) -> None:
         if progress.height <= self._shown_height:
@@ -109,7 +113,7 @@ class SessionView:
             name = self._session.names.get(settled.address, settled.address.hex()[:8])
             self._outcomes[name] = settled
             if settled.outcome == tally.REJECTED:
-                self._say_rejected(height, name, self._reasons(ledger, settled))
+                self._say_rejected(height, name, self._reason(ledger, settled))
         count = ledger.count_ballots(height)
         accepts = count.verdicts[records.ACCEPT]
         rejects = sum(n for v, n in count.verdicts.items() if records.is_reject(v))
@@ -123,10 +127,11 @@ class SessionView:
                 soft_wrap=True,
             )
 
-    def _reasons(self, ledger: LedgerView, settled: SettledReading) -> str:
-        verdicts = [v.verdict for v in ledger.votes_on(settled) if records.is_reject(v.verdict)]
-        newest = max(set(verdicts), key=verdicts.count)
-        reason = records.VERDICT_NAMES.get(newest, str(newest)).removeprefix("reject: ")
+    def _reason(self, ledger: LedgerView, settled: SettledReading) -> str:
+        """Give the reason that most voters give, and how many reject."""
+        votes = Counter(vote.verdict for vote in ledger.votes_on(settled))
+        rejects = [verdict for verdict, _ in votes.most_common() if records.is_reject(verdict)]
+        reason = records.VERDICT_NAMES.get(rejects[0], str(rejects[0])).removeprefix("reject: ")
         return f"{reason}, {settled.rejects} of {settled.drawn} votes"
 
     def _picture(self, progress: Progress) -> Group:
@@ -134,23 +139,21 @@ class SessionView:
             self._headline(progress), self._meters(progress), *self._events[-_EVENTS_SHOWN:]
         )
 
-    def _headline(self, progress: Progress) -> Table:
-        status = progress.status
-        grid = Table.grid(padding=(0, 3))
+    def _headline(self, progress: Progress) -> Text:
+        """Give three lines that fit into 80 columns."""
         done = round(_BAR * progress.index / max(1, self._total))
         bar = "█" * done + "░" * (_BAR - done)
         clock = time.strftime("%Y-%m-%d %H:%M", time.gmtime(progress.time_s))
-        grid.add_row(
-            Text(f"{bar} round {progress.index}/{self._total}", "bold"),
-            f"recording's time {clock}" if progress.time_s else progress.stage,
-            f"{self._elapsed().strip()}",
-        )
-        grid.add_row(
-            f"regional chain: block {progress.height}, witnessed to {self._witnessed}",
-            f"wide-area chain: block {status.wide_height}",
-            self._votes,
-        )
-        return grid
+        wide = f"wide-area chain: block {progress.status.wide_height}"
+        now = f"{progress.stage}, {clock}" if progress.time_s else progress.stage
+        lines = [
+            f"{bar} round {progress.index}/{self._total}, {self._elapsed().strip()}",
+            f"{now}   {self._votes}",
+            f"regional chain: block {progress.height}, witnessed to {self._witnessed}   {wide}",
+        ]
+        text = Text("\n".join(lines))
+        text.stylize("bold", 0, len(lines[0]))
+        return text
 
     def _meters(self, progress: Progress) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=False)

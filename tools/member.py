@@ -24,6 +24,7 @@ from ledger.regional.view import LedgerView
 from ledger.store import StoreError
 from tools.errors import CommandError
 from tools.init import read_request
+from tools.options import named_path
 
 _PUBLISH_LIMIT_S = 10
 
@@ -32,21 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="join|leave", required=True)
     join = actions.add_parser("join", help="let a meter join a cluster")
-    join.add_argument("dir", type=Path, metavar="DIR", help="folder of the region")
-    join.add_argument("--request", type=Path, required=True, help="its enrolment request")
+    join.add_argument("dir", type=named_path, metavar="DIR", help="folder of the region")
+    join.add_argument("--request", type=named_path, required=True, help="its enrolment request")
     join.add_argument("--cluster", required=True, help="the cluster it joins")
     leave = actions.add_parser("leave", help="let a meter leave the region")
-    leave.add_argument("dir", type=Path, metavar="DIR", help="folder of the region")
+    leave.add_argument("dir", type=named_path, metavar="DIR", help="folder of the region")
     leave.add_argument("--meter", required=True, help="its address, or the start of it")
     for sub in (join, leave):
         sub.add_argument(
             "--key",
-            type=Path,
+            type=named_path,
             action="append",
             metavar="FILE",
             help="an operator's key; may be repeated (default: DIR/keys/operator-*.key)",
         )
-        sub.add_argument("--out", type=Path, metavar="DIR", help="write approvals, send nothing")
+        sub.add_argument(
+            "--out", type=named_path, metavar="DIR", help="write approvals, send nothing"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -112,7 +115,7 @@ def find_member(state: State, start: str) -> tuple[bytes, Member]:
 
 
 def _load_keys(paths: list[Path], genesis: RegionGenesis) -> list[Signer]:
-    keys = []
+    keys: list[Signer] = []
     for path in paths[: genesis.threshold]:
         try:
             key = Signer.load(path)
@@ -122,6 +125,8 @@ def _load_keys(paths: list[Path], genesis: RegionGenesis) -> list[Signer]:
             raise CommandError(str(e)) from e
         if key.public_key not in genesis.operators:
             raise CommandError(f"{path}: is not the key of an operator of this region")
+        if key.public_key in [other.public_key for other in keys]:
+            raise CommandError(f"{path}: this operator's key is named twice, and counts once")
         keys.append(key)
     if not keys:
         raise CommandError("no operator's key is here: name one with --key FILE")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import shlex
 import shutil
 import signal
 import sys
@@ -19,33 +21,49 @@ from hil.micropython import InterpreterNotFoundError, interpreter
 from hil.report import LIMITS, Attack, Report, make_report
 from hil.session import Plan, Session, SessionError
 from ledger.audit import AuditReport, audit
+from ledger.region import RegionDirectory
 from tools.errors import CommandError
 from tools.live import SessionView
+from tools.options import PipeConsole
 
 MakePlan = Callable[[Path], Plan]
 Extra = Callable[[Session], list[Attack]]
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse an output file that could not be written, before anything runs."""
+    """Refuse an output file that could not be written, before anything runs.
+
+    Raises CommandError.
+    """
     if path is None:
         return
     if path.is_dir():
         raise CommandError(f"{path} is a directory: name a file")
-    if not path.absolute().parent.is_dir():
-        raise CommandError(f"{path.absolute().parent} is not a directory: make it first")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise CommandError(f"{folder} is not a directory: make it first")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise CommandError(f"{path} cannot be written: no permission")
 
 
 def prepare_folder(path: Path | None) -> Path:
-    """Give the folder to work in: a new or empty one that the user named, or a temporary one."""
+    """Give the folder to work in: a new or empty one that the user named, or a temporary one.
+
+    Raises CommandError.
+    """
     if path is None:
-        return Path(tempfile.mkdtemp(prefix="gridwitness-"))
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CommandError(f"{path} exists and is not empty: name a new folder")
+        try:
+            return Path(tempfile.mkdtemp(prefix="gridwitness-"))
+        except OSError as e:
+            raise CommandError(f"no temporary folder can be made: {e}; name one in TMPDIR") from e
     try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise CommandError(f"{path} exists and is not empty: name a new folder")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise CommandError(f"{path} cannot be made: {e.strerror}") from e
+    if not os.access(path, os.W_OK):
+        raise CommandError(f"{path} cannot be written: no permission")
     return path.absolute()
 
 
@@ -65,13 +83,13 @@ def play(
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"kept in {folder}: try gridwitness show {folder}")
+        elif RegionDirectory(folder).genesis.exists():
+            print(f"kept in {folder}: try gridwitness show {shlex.quote(str(folder))}")
 
 
 def _play(plan: Plan, json_file: Path | None, extra: Extra | None) -> int:
     started = time.monotonic()
-    console = Console()
+    console = PipeConsole()
     session = Session(plan)
     try:
         with SessionView(session, console) as view:
@@ -95,7 +113,10 @@ def _play(plan: Plan, json_file: Path | None, extra: Extra | None) -> int:
     report.seconds = round(time.monotonic() - started, 1)
     _print(console, report, audited)
     if json_file is not None:
-        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
+        try:
+            json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
+        except OSError as e:
+            raise CommandError(f"{json_file} cannot be written: {e.strerror}") from e
     return 0 if _is_good(report) else 1
 
 
@@ -104,8 +125,16 @@ def _run(session: Session, view: SessionView) -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, task.cancel)
+        stopping = asyncio.Event()
+
+        def stop() -> None:
+            # once: a second Ctrl-C must not cut short what ends the processes
+            if not stopping.is_set():
+                stopping.set()
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop)
         await session.run(view)
 
     asyncio.run(main())
@@ -146,7 +175,7 @@ def _print(console: Console, report: Report, audited: AuditReport) -> None:
 def _print_attacks(console: Console, attacks: list[Attack]) -> None:
     table = Table(title="Attacks", title_justify="left")
     for column in ("attack", "tried", "stopped", "what was done"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for attack in attacks:
         style = "green" if attack.stopped == attack.attempts > 0 else "bold red"
         stopped = f"[{style}]{attack.stopped}[/]"

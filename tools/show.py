@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import sqlite3
+import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
@@ -12,13 +13,16 @@ from rich.table import Table
 
 from ledger.genesis import RegionGenesis
 from ledger.protocol import quantities, records, tally
+from ledger.protocol.errors import MalformedRecord
 from ledger.region import RegionDirectory, RegionError
 from ledger.regional.aggregate import Aggregate
+from ledger.regional.blocks import place_of
 from ledger.regional.state import Member
 from ledger.regional.view import LedgerView, SettledReading
 from ledger.store import StoreError
 from tools.errors import CommandError
 from tools.member import find_member
+from tools.options import PipeConsole, named_path
 
 _NEWEST = 10
 _PIPE_WIDTH = 160
@@ -30,7 +34,7 @@ Data = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of the region")
+    parser.add_argument("dir", type=named_path, metavar="DIR", help="folder of the region")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--meter", metavar="A", help="one member: its address, or the start of it")
     what.add_argument("--block", type=int, metavar="H", help="one block: its height")
@@ -43,18 +47,25 @@ def run(options: argparse.Namespace) -> int:
     directory = RegionDirectory(options.dir.absolute())
     try:
         genesis = directory.load_genesis()
+        if not directory.regional.exists():
+            raise CommandError(
+                f"{genesis.name} has no ledger yet: the gateway makes {directory.regional} "
+                "when it first starts"
+            )
         ledger = LedgerView(directory.regional, genesis.parameters.round_s)
     except (RegionError, StoreError) as e:
         raise CommandError(str(e)) from e
     try:
         data = _collect(options, genesis, ledger)
+    except (StoreError, MalformedRecord, LookupError, sqlite3.Error) as e:
+        raise CommandError(f"{directory.regional} is damaged ({e}): gridwitness audit") from e
     finally:
         ledger.close()
     if options.json:
         print(json.dumps(data, indent=2))
     else:
-        console = Console()
-        _print(console if console.is_terminal else Console(width=_PIPE_WIDTH), data)
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        _print(PipeConsole(width=width), data)
     return 0
 
 
@@ -121,11 +132,11 @@ def _block_line(ledger: LedgerView, height: int) -> Data:
 
 
 def _alarms(ledger: LedgerView) -> list[Data]:
-    """Give what is evidence against a signer: readings with two payloads for one slot."""
+    """Give readings with two payloads for one slot, and who is suspended."""
     found = []
     for row in ledger.blocks.all_results():
         if row[2] == tally.EQUIVOCATED:
-            height, index = row[0] >> 20, row[0] & 0xFFFFF
+            height, index = place_of(row[0])
             settled = next(r for r in ledger.block_readings(height) if r.index == index)
             found.append({"alarm": "equivocation", **_reading_line(settled)})
     for address, member in sorted(ledger.state().members.items()):

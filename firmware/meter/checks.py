@@ -63,8 +63,7 @@ class Sequence:
     """Boot and seq rise, and each reading names the one before it.
 
     Cells: boot, seq and time of the newest reading. A slot seen before with other content is a
-    forgery; so is a wrong ``previous`` where the reading before is known. A slot that is older than
-    all that is remembered may be a replay or not: nobody can tell, so it is not judged.
+    forgery; so is a wrong ``previous`` where the reading before is known.
     """
 
     CODE = records.REJECT_SEQUENCE
@@ -82,8 +81,6 @@ class Sequence:
             before = case.memory.digest_of(reading.boot, reading.seq - 1)
             if before is not None and before != reading.previous[: len(before)]:
                 return self.CODE
-        if not case.in_order and not case.memory.reaches(reading.boot, reading.seq):
-            return ABSTAIN
         return ACCEPT
 
     def learn(self, case: Case, cells: "Any", verdict: int) -> None:

@@ -1,8 +1,8 @@
 """What the broker has delivered and waits to be checked: bounded, and the newest wins.
 
 Checking a signature takes a board a third of a second, and messages come faster. So the client's
-callback only sorts them in here, and one task takes them out in the order of what is urgent: heads,
-readings, receipts, members.
+callback only sorts them in here, and one task takes them out in turn, the urgent first: a head, a
+reading, a receipt, a members message, and again. So a flood of one kind holds up no other.
 
 Left out: every check of content. All that is looked at is the topic and the length.
 """
@@ -47,6 +47,7 @@ class Inbox:
         self._members: "bytes | None" = None
         self._receipts: "list[bytes]" = []
         self._readings: "list[tuple[bytes, bytes]]" = []
+        self._turn = 0
         self.dropped = 0
         self.strangers = 0
 
@@ -86,16 +87,26 @@ class Inbox:
         self._readings.append((address, bytes(payload)))
 
     def get(self) -> "tuple[int, bytes, bytes] | None":
-        """Give the most urgent message as (kind, sender's address, payload), or None."""
-        if self._head is not None:
+        """Give the next message as (kind, sender's address, payload), or None."""
+        for _ in range(MEMBERS):
+            self._turn = self._turn % MEMBERS + 1
+            message = self._of(self._turn)
+            if message is not None:
+                return message
+        self._turn = 0
+        return None
+
+    def _of(self, kind: int) -> "tuple[int, bytes, bytes] | None":
+        """Take out the next message of a kind."""
+        if kind == HEAD and self._head is not None:
             head, self._head = self._head, None
             return HEAD, b"", head
-        if self._readings:
+        if kind == READING and self._readings:
             address, raw = self._readings.pop(0)
             return READING, address, raw
-        if self._receipts:
+        if kind == RECEIPT and self._receipts:
             return RECEIPT, b"", self._receipts.pop(0)
-        if self._members is not None:
+        if kind == MEMBERS and self._members is not None:
             members, self._members = self._members, None
             return MEMBERS, b"", members
         return None

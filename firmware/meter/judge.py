@@ -9,7 +9,7 @@ Left out: signature and membership, which the voter has checked before; where re
 from array import array
 
 from firmware.meter import checks
-from ledger.protocol.records import ACCEPT, is_reject
+from ledger.protocol.records import ABSTAIN, ACCEPT, is_reject
 
 try:
     from typing import Any
@@ -29,31 +29,36 @@ except ImportError:
 
 
 _SLOTS = const(8)  # as many rounds as firmware.meter.history reaches back
+_KEY = const(8)
 _DIGEST = const(16)
 _ENTRY = const(25)  # boot (4), seq (4), digest (16), verdict (1)
 CELLS = sum([rule.CELLS for rule in checks.ORDER])
-PROFILE_BYTES = CELLS * 8 + _SLOTS * _ENTRY
+PROFILE_BYTES = CELLS * 8 + _SLOTS * _ENTRY + _KEY
 
 
 class Memory:
-    """The last eight slots of a neighbour: boot, seq, first 16 bytes of the digest, verdict."""
+    """The newest eight slots of a neighbour: boot, seq, first 16 bytes of the digest, verdict.
+
+    The lowest slot is forgotten first, whatever the order they came in: so everything above the
+    highest forgotten one is either remembered or new, and nobody can make this meter judge twice.
+    """
 
     def __init__(self) -> None:
         self._data = bytearray(_SLOTS * _ENTRY)
-        self._next = 0
+        self._forgotten = bytes(_KEY)
 
     def _slot(self, boot: int, seq: int) -> int:
         """Give where a slot's entry starts, or -1."""
-        key = boot.to_bytes(4, "big") + seq.to_bytes(4, "big")
+        key = _key(boot, seq)
         for at in range(0, _SLOTS * _ENTRY, _ENTRY):
-            if self._data[at : at + 8] == key:
+            if self._data[at : at + _KEY] == key:
                 return at
         return -1
 
     def digest_of(self, boot: int, seq: int) -> "bytes | None":
         """Give the first bytes of the digest of a slot, or None if the slot is not remembered."""
         at = self._slot(boot, seq)
-        return None if at < 0 else bytes(self._data[at + 8 : at + 8 + _DIGEST])
+        return None if at < 0 else bytes(self._data[at + _KEY : at + _KEY + _DIGEST])
 
     def other_content(self, boot: int, seq: int, digest: bytes) -> bool:
         """Tell whether a slot is remembered with another digest."""
@@ -63,24 +68,27 @@ class Memory:
     def verdict(self, boot: int, seq: int, digest: bytes) -> "int | None":
         """Give the verdict that this very reading got, or None."""
         at = self._slot(boot, seq)
-        if at < 0 or self._data[at + 8 : at + 8 + _DIGEST] != digest[:_DIGEST]:
+        if at < 0 or self._data[at + _KEY : at + _KEY + _DIGEST] != digest[:_DIGEST]:
             return None
         return self._data[at + _ENTRY - 1]
 
     def reaches(self, boot: int, seq: int) -> bool:
-        """Tell whether a slot is newer than the oldest one remembered, so that it is surely new."""
-        key = boot.to_bytes(4, "big") + seq.to_bytes(4, "big")
-        for at in range(0, _SLOTS * _ENTRY, _ENTRY):
-            if bytes(self._data[at : at + 8]) < key:
-                return True
-        return False
+        """Tell whether a slot is above every forgotten one: it is remembered, or surely new."""
+        return _key(boot, seq) > self._forgotten
 
     def keep(self, boot: int, seq: int, digest: bytes, verdict: int) -> None:
-        """Remember a slot in the place of the one that was kept longest ago."""
-        at = self._next * _ENTRY
-        self._next = (self._next + 1) % _SLOTS
-        head = boot.to_bytes(4, "big") + seq.to_bytes(4, "big") + digest[:_DIGEST]
-        self._data[at : at + _ENTRY] = head + bytes((verdict,))
+        """Remember a slot in the place of the lowest one, or forget it where it is lower still."""
+        keys = [bytes(self._data[i * _ENTRY : i * _ENTRY + _KEY]) for i in range(_SLOTS)]
+        key = _key(boot, seq)
+        lowest = min(keys)
+        self._forgotten = max(self._forgotten, min(key, lowest))
+        if key > lowest:
+            at = keys.index(lowest) * _ENTRY
+            self._data[at : at + _ENTRY] = key + digest[:_DIGEST] + bytes((verdict,))
+
+
+def _key(boot: int, seq: int) -> bytes:
+    return boot.to_bytes(4, "big") + seq.to_bytes(4, "big")
 
 
 class Profile:
@@ -102,11 +110,15 @@ class Judge:
         """Give a verdict (SPEC section 4): accept, a reject reason, or abstain.
 
         ``own`` is this meter's round of the reading's time, or None. Readings of one neighbour are
-        best handed in by rising (boot, seq). The same reading gets the same verdict again.
+        best handed in by rising (boot, seq). The same reading gets the same verdict again, and one
+        that may have been judged before and is forgotten (older than all that is remembered, or of
+        a round before this start) is abstained from: a second verdict would be evidence.
         """
         given = profile.memory.verdict(reading.boot, reading.seq, digest)
         if given is not None:
             return given
+        if own is None or not profile.memory.reaches(reading.boot, reading.seq):
+            return ABSTAIN
         case = checks.Case(reading, digest, self._round_s)
         case.own = own
         case.memory = profile.memory

@@ -18,6 +18,7 @@ Left out: QoS 2, sending again with DUP, unsubscribing, sessions kept across res
 import asyncio
 
 from firmware.meter import stream
+from firmware.meter.clock import ticks_diff, ticks_ms
 
 try:
     from typing import Any, Callable
@@ -31,20 +32,6 @@ except ImportError:
     def const(value: int) -> int:
         """Stand in for MicroPython's compile-time constant."""
         return value
-
-
-try:
-    from time import ticks_diff, ticks_ms
-except ImportError:
-    from time import monotonic_ns  # type: ignore[attr-defined, unused-ignore]
-
-    def ticks_ms() -> int:  # type: ignore[no-redef, unused-ignore]
-        """Give milliseconds of a clock that never runs back."""
-        return monotonic_ns() // 1_000_000
-
-    def ticks_diff(later: int, earlier: int) -> int:  # type: ignore[no-redef, unused-ignore]
-        """Give the milliseconds from one tick to another."""
-        return later - earlier
 
 
 # Control packet types with their fixed flags (2.2).

@@ -114,16 +114,7 @@ class Meter:
         self._opened = asyncio.Event()
         self._arrived = asyncio.Event()
         self._checked = asyncio.Event()
-        self._link = Link(
-            settings,
-            own.address,
-            self._outbox,
-            board.network,
-            self._on_message,
-            self._tell_link,
-            self._beat_link,
-            self._faults.note,
-        )
+        self._link = self._make_link()
 
     # ------------------------------------------------------------------------- making it
 
@@ -154,6 +145,18 @@ class Meter:
             except MalformedRecord as error:
                 self._faults.note("members kept are damaged", str(error))
         return members
+
+    def _make_link(self) -> Link:
+        return Link(
+            self._settings,
+            self._identity.address,
+            self._outbox,
+            self._board.network,
+            self._on_message,
+            self._tell_link,
+            self._beat_link,
+            self._faults.note,
+        )
 
     async def _verify_rare(self, envelope: Envelope, public_key: bytes) -> None:
         """Check an operator's signature."""
@@ -438,8 +441,6 @@ class Program:
             self._enrol()
         elif message[0] == rig_messages.PROVISION:
             self._provision(message[1])
-        elif message[0] == rig_messages.IDENTIFY:
-            self._enrol()
         elif message[0] == rig_messages.SAMPLE:
             if self._meter is None or self._turn.is_set():
                 self._early = (self._early + [message])[-_MAX_SAMPLES:]

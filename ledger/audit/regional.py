@@ -19,6 +19,7 @@ from ledger.protocol.errors import BadSignature, MalformedRecord
 from ledger.regional import codes
 from ledger.regional.application import RegionalApplication
 from ledger.regional.blocks import TABLES, Block, Result, place_of, record_id
+from ledger.regional.compact import Compact
 from ledger.store import Database
 from ledger.verify import Verifier
 
@@ -27,6 +28,7 @@ Progress = Callable[[int, int], None]
 
 _NO_SIGNATURE = bytes(cose.SIGNATURE_BYTES)
 _MOST_ENGINE_HEIGHT_BYTES = 8
+_UNREADABLE = "it cannot be rebuilt from what is kept"
 
 _HEAD_FIELDS = (
     ("chain", "region"),
@@ -43,12 +45,21 @@ _HEAD_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One row: what is kept, and the envelope's bytes, or why they cannot be rebuilt from it."""
+
+    id: int
+    packed: object
+    raw: bytes | MalformedRecord
+
+
+@dataclass(frozen=True, slots=True)
 class StoredBlock:
     """The rows of one block as they are in the file; nothing is checked."""
 
     height: int
     head: Row
-    records: list[Row]
+    records: list[StoredRecord]
 
 
 class RegionalAudit:
@@ -61,6 +72,7 @@ class RegionalAudit:
         self._verifier = Verifier()
         self._operators = addresses(genesis.operators)
         self._gateways = addresses(genesis.gateways)
+        self._compact = Compact(stored.rows, lambda: genesis.digest)
         self._own = Database(None, TABLES)
         self.app = RegionalApplication(genesis, self._own, self._verifier)
 
@@ -85,19 +97,26 @@ class RegionalAudit:
     # reading
 
     def _blocks(self) -> Iterator[StoredBlock]:
-        rows = self._stored.rows("SELECT id, envelope FROM records ORDER BY id")
+        rows = map(self._unpack, self._stored.rows("SELECT id, packed FROM records ORDER BY id"))
         row = next(rows, None)
         heads = "SELECT height, round, digest, payload, envelope FROM heads ORDER BY height"
         for head in self._stored.rows(heads):
             height = int(str(head[0]))
-            found: list[Row] = []
-            while row is not None and int(str(row[0])) < record_id(height + 1, 0):
+            found: list[StoredRecord] = []
+            while row is not None and row.id < record_id(height + 1, 0):
                 found.append(row)
                 row = next(rows, None)
             yield StoredBlock(height, head, found)
         if row is not None:
-            height, index = place_of(int(str(row[0])))
-            raise wrong_record(REGIONAL, height, index, row[1], "there is no block of this height")
+            height, index = place_of(row.id)
+            raise wrong_record(REGIONAL, height, index, row.raw, "there is no block of this height")
+
+    def _unpack(self, row: Row) -> StoredRecord:
+        id_, packed = int(str(row[0])), row[1]
+        try:
+            return StoredRecord(id_, packed, self._compact.unpack(id_, packed).raw)
+        except MalformedRecord as e:
+            return StoredRecord(id_, packed, e)
 
     def _key_of(self, address: bytes) -> bytes | None:
         member = self.app.state.members.get(address)
@@ -116,9 +135,9 @@ class RegionalAudit:
         signer = self._check_signature(stored, payload)
         self._check_numbers(stored, head)
         block = self._execute(stored, head, signer)
-        self._check_order(stored, block)
         if block.head.payload() != payload:
             raise wrong(REGIONAL, height, _difference(head, block.head))
+        self._check_packed(stored)
         for result in block.results:
             self._check_result(height, result)
         self._count(block, signer)
@@ -142,11 +161,11 @@ class RegionalAudit:
         """Give the address of the gateway that signed the head, or None; raises Wrong."""
         raw = stored.head[4]
         height = stored.height
+        if self._report.unsigned:
+            why = f"the head of block {height - 1} is not signed, and it is not the newest"
+            raise wrong(REGIONAL, height, why)
         if raw is None:
             return None
-        if self._report.unsigned:
-            why = f"the head is signed, but that of block {height - 1} is not"
-            raise wrong(REGIONAL, height, why)
         try:
             if not isinstance(raw, bytes):
                 raise MalformedRecord("it is not bytes")
@@ -167,16 +186,16 @@ class RegionalAudit:
 
     def _check_numbers(self, stored: StoredBlock, head: records.Head) -> None:
         """Check that the block has the records 0 to count - 1."""
-        for index, (id_, raw) in enumerate(stored.records):
-            place = place_of(int(str(id_)))
+        for index, record in enumerate(stored.records):
+            place = place_of(record.id)
             if place == (stored.height, index) and index < head.record_count:
                 continue
             if place == (stored.height, index):
                 why = f"the head counts {head.record_count} records"
-                raise wrong_record(REGIONAL, stored.height, index, raw, why)
+                raise wrong_record(REGIONAL, stored.height, index, record.raw, why)
             if place[0] != stored.height:
                 why = "there is no block of this height"
-                raise wrong_record(REGIONAL, place[0], place[1], raw, why)
+                raise wrong_record(REGIONAL, place[0], place[1], record.raw, why)
             raise wrong(REGIONAL, stored.height, f"record {index} is missing")
         if len(stored.records) < head.record_count:
             raise wrong(REGIONAL, stored.height, f"record {len(stored.records)} is missing")
@@ -186,30 +205,45 @@ class RegionalAudit:
         order = records.Close(self._genesis.chain, head.round)
         close = cose.join(kid, order.payload(), _NO_SIGNATURE)
         self._verifier.admit(close, order)
-        raws = [self._bytes(stored.height, i, row[1]) for i, row in enumerate(stored.records)]
+        # what cannot be rebuilt is refused in its place, so that the first wrong record is named
+        raws = [r.raw if isinstance(r.raw, bytes) else b"" for r in stored.records]
         results = self.app.finalize_block(stored.height, [*raws, close.raw]).tx_results
         self.app.commit()
-        _check_results(stored.height, raws, results)
+        made = self.app.made()
+        self._check_records(stored, head.round, made, results)
         if results[-1].code != codes.OK:
             raise wrong(REGIONAL, stored.height, f"the round cannot be closed: {results[-1].log}")
-        (block,) = self.app.made()
-        return block
+        return made[0]
 
-    def _bytes(self, height: int | None, index: int, raw: object) -> bytes:
-        if isinstance(raw, bytes):
-            return raw
-        raise wrong_record(REGIONAL, height, index, raw, "it is not bytes")
+    def _check_records(
+        self, stored: StoredBlock, round_: int, made: list[Block], results: tuple[TxResult, ...]
+    ) -> None:
+        """Check that the records were let in and lie in the block's order, one after the other.
 
-    def _check_order(self, stored: StoredBlock, block: Block) -> None:
-        made = [envelope.raw for envelope, _ in block.records]
-        due = set(made)
-        for index, (_, raw) in enumerate(stored.records):
-            if raw not in due:
-                why = f"it belongs to a round after {block.head.round}, the block's"
+        A ballot can be wrong because of a reading that it refers to, which comes before it.
+        """
+        order = [envelope.raw for block in made for envelope, _ in block.records]
+        due = set(order)
+        for index, (record, result) in enumerate(zip(stored.records, results, strict=False)):
+            raw = record.raw
+            if isinstance(raw, MalformedRecord):
+                raise wrong_record(REGIONAL, stored.height, index, raw, f"{_UNREADABLE}: {raw}")
+            if result.code != codes.OK:
+                raise wrong_record(REGIONAL, stored.height, index, raw, _refusal(result))
+            if made and raw not in due:
+                why = f"it belongs to a round after {round_}, the block's"
                 raise wrong_record(REGIONAL, stored.height, index, raw, why)
-            if raw != made[index]:
+            if made and raw != order[index]:
                 why = "it is not in its place in the block's order"
                 raise wrong_record(REGIONAL, stored.height, index, raw, why)
+
+    def _check_packed(self, stored: StoredBlock) -> None:
+        """Check that the records are kept in the one form in which they are packed."""
+        packed = self.app.blocks.packed_of(stored.height)
+        for index, (record, expected) in enumerate(zip(stored.records, packed, strict=True)):
+            if record.packed != expected:
+                why = "it is kept in another form than this program packs it"
+                raise wrong_record(REGIONAL, stored.height, index, record.raw, why)
 
     def _check_result(self, height: int, result: Result) -> None:
         row = next(
@@ -243,10 +277,12 @@ class RegionalAudit:
 
     def _redo_waiting(self) -> None:
         rows = self._stored.rows("SELECT envelope FROM pending ORDER BY position")
-        raws = [self._bytes(None, i, row[0]) for i, row in enumerate(rows)]
+        raws = [_bytes(i, row[0]) for i, row in enumerate(rows)]
         results = self.app.finalize_block(self.app.height + 1, raws).tx_results
         self.app.commit()
-        _check_results(None, raws, results)
+        for index, (raw, result) in enumerate(zip(raws, results, strict=True)):
+            if result.code != codes.OK:
+                raise wrong_record(REGIONAL, None, index, raw, _refusal(result))
         self._report.signatures += len(raws)
         height = self._stored.meta("engine-height")
         if height is not None and not (
@@ -256,6 +292,7 @@ class RegionalAudit:
 
     def _compare_tables(self) -> None:
         compare = Comparison(self._stored, self._own, REGIONAL).table
+        compare("signers", ("number",), lambda row: f"the address of signer {row[0]}")
         compare("slots", ("slot", "id"), lambda row: f"the slot of {_place(row[1])}")
         compare("digests", ("digest", "id"), lambda row: f"the digest of {_place(row[1])}")
         compare("results", ("id", "height"), lambda row: f"a result of {_place(row[0])}")
@@ -269,15 +306,18 @@ class RegionalAudit:
 
 def _raws(stored: StoredBlock) -> Iterable[object]:
     yield stored.head[4]
-    for row in stored.records:
-        yield row[1]
+    for record in stored.records:
+        yield record.raw
 
 
-def _check_results(height: int | None, raws: list[bytes], results: tuple[TxResult, ...]) -> None:
-    for index, (raw, result) in enumerate(zip(raws, results, strict=False)):
-        if result.code != codes.OK:
-            name = codes.NAMES.get(result.code, str(result.code))
-            raise wrong_record(REGIONAL, height, index, raw, f"{name}: {result.log}")
+def _bytes(index: int, raw: object) -> bytes:
+    if isinstance(raw, bytes):
+        return raw
+    raise wrong_record(REGIONAL, None, index, raw, "it is not bytes")
+
+
+def _refusal(result: TxResult) -> str:
+    return f"{codes.NAMES.get(result.code, str(result.code))}: {result.log}"
 
 
 def _difference(stored: records.Head, made: records.Head) -> str:

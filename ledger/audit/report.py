@@ -42,9 +42,9 @@ class Failure:
 class AuditReport:
     """The counts of what was checked until the end or the first wrong thing.
 
-    ``unsigned`` counts the newest blocks that no gateway has signed yet: what a gateway leaves
-    behind that is cut off between a block and its signature. They follow from their records, but
-    nobody vouches for them. ``conflicts`` counts the regions whose gateways signed contradicting
+    ``unsigned`` is 1 where no gateway has signed the newest block yet: what a gateway leaves behind
+    that is cut off between a block and its signature. It follows from its records, but nobody
+    vouches for it. ``conflicts`` counts the regions whose gateways signed contradicting
     summaries.
     """
 

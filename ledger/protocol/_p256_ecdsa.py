@@ -11,12 +11,10 @@ from ecdsa.errors import MalformedPointError
 from ecdsa.keys import BadSignatureError
 from ecdsa.util import sigdecode_string, sigencode_string_canonize
 
+from ledger.protocol._p256_host import HostKey
 from ledger.protocol._p256_pure import (
     DEFAULT_TEETH,
     check_digest,
-    check_sec1_form,
-    open_table,
-    seal_table,
     secret_scalar,
     split_signature,
 )
@@ -44,33 +42,15 @@ def sign(secret: bytes, digest: bytes) -> bytes:
     return bytes(key.sign_digest_deterministic(digest, sha256, sigencode=sigencode_string_canonize))
 
 
-class PublicKey:
-    """A public key, loaded once; raises InvalidKey as ``_p256_pure.PublicKey`` does.
-
-    ``teeth``, ``step`` and tables are the board's; here there is nothing to build.
-    """
+class PublicKey(HostKey):
+    """A public key, loaded once; raises InvalidKey as ``_p256_pure.PublicKey`` does."""
 
     def __init__(self, sec1: bytes, teeth: int = DEFAULT_TEETH) -> None:
-        check_sec1_form(sec1)
-        self.sec1 = bytes(sec1)
+        super().__init__(sec1, teeth)
         try:
             self._key = VerifyingKey.from_string(self.sec1, NIST256p, sha256)
         except MalformedPointError as error:
             raise InvalidKey("public key is not on the curve") from error
-
-    @classmethod
-    def from_table(cls, sec1: bytes, table: bytes, key: bytes = b"") -> "PublicKey":
-        """Check a table's seal and give the key; raises InvalidKey. Its rows are not needed."""
-        open_table(sec1, table, key)
-        return cls(sec1)
-
-    def step(self) -> bool:
-        """Give False: nothing is left to build."""
-        return False
-
-    def table(self, key: bytes = b"") -> bytes:
-        """Give a sealed table without rows; a board refuses it and builds its own."""
-        return seal_table(self.sec1, 0, b"", key)
 
     def verify(self, digest: bytes, signature: bytes) -> None:
         """Check a 64-byte r ‖ s over a 32-byte digest.

@@ -19,7 +19,6 @@ MAX_RECORD_BYTES = 1024
 
 _TAG_ARRAY = b"\xd2\x84"  # tag 18, array of four
 _PROTECTED_HEAD = b"\xa2\x01\x26\x04\x50"  # {1: -7, 4: bytes(16)}
-_PROTECTED_BYTES = 21
 _PREFIX = _TAG_ARRAY + b"\x55" + _PROTECTED_HEAD
 _KID_AT = len(_PREFIX)
 _EMPTY_MAP = b"\xa0"

@@ -32,7 +32,7 @@ class Settings:
     meter itself. ``ca`` is a DER certificate, or None for a link without TLS.
     """
 
-    FIELDS = 14
+    FIELDS = 15  # on the wire, the version included
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Settings:
     def decode(data: bytes) -> "Settings":
         """Take stored settings apart; raises MalformedRecord."""
         f = cbor.loads(data, _MAX_ITEMS)
-        records.array(f, Settings.FIELDS + 1, Settings.FIELDS + 1, "settings")
+        records.array(f, Settings.FIELDS, Settings.FIELDS, "settings")
         records.integer(f[0], _VERSION, _VERSION, "version")
         cluster = records.text(f[8], 32, "cluster")
         if not records.is_cluster_name(cluster):

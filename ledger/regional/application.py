@@ -54,6 +54,7 @@ class RegionalApplication:
 
     def _reload(self) -> None:
         """Take the position from the store, after opening it and after a rollback."""
+        self.blocks.forget()
         self.height = self.blocks.height()
         self.log = Log(self.blocks, self.height)
         self.last_round: int | None = None

@@ -1,9 +1,9 @@
 """The region's blocks in SQLite: heads, records, results, history log, state rows, aggregates.
 
-Writes happen inside the transaction that the application opened; reads see it. A record's id is
-``height << 20 | index``. Readings are found by digest and by slot through 64-bit prefixes (the few
-collisions are told apart by looking), ballots by slot: full digests in an index would cost a third
-of the store.
+Writes happen inside the transaction that the application opened; reads see it. Records are kept
+packed (``ledger.regional.compact``). Readings are found by digest and by slot through 64-bit
+prefixes (the few collisions are told apart by looking), ballots by slot: full digests in an index
+would cost a fifth of the store.
 """
 
 import sqlite3
@@ -13,22 +13,22 @@ from hashlib import sha256
 
 from ledger.protocol import records
 from ledger.protocol.cose import Envelope, payload_digest
+from ledger.regional import compact
+from ledger.regional.compact import Compact, place_of, prefix_of, record_id
 from ledger.store import Database
 
-INDEX_BITS = 20
-_INDEX_MASK = (1 << INDEX_BITS) - 1
+__all__ = ["TABLES", "Block", "Blocks", "Result", "place_of", "record_id", "slot_of"]
 
-TABLES = """
+TABLES = (
+    compact.TABLES
+    + """
 CREATE TABLE IF NOT EXISTS heads (
     height INTEGER PRIMARY KEY, round INTEGER NOT NULL, digest BLOB NOT NULL,
     payload BLOB NOT NULL, envelope BLOB);
 CREATE UNIQUE INDEX IF NOT EXISTS heads_digest ON heads (digest);
 CREATE INDEX IF NOT EXISTS heads_round ON heads (round);
-CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, envelope BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS slots (
     slot INTEGER, id INTEGER, PRIMARY KEY (slot, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS digests (
-    digest INTEGER, id INTEGER, PRIMARY KEY (digest, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER, height INTEGER, outcome INTEGER NOT NULL, drawn INTEGER NOT NULL,
     accepts INTEGER NOT NULL, rejects INTEGER NOT NULL, abstains INTEGER NOT NULL,
@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS windows (
     to_height INTEGER PRIMARY KEY, aggregate BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +73,9 @@ class Block:
     results: tuple[Result, ...]
 
 
-def record_id(height: int, index: int) -> int:
-    """Give the id of a record by its place."""
-    return height << INDEX_BITS | index
-
-
-def place_of(id_: int) -> tuple[int, int]:
-    """Give (height, index) of a record id."""
-    return id_ >> INDEX_BITS, id_ & _INDEX_MASK
-
-
-def _prefix(digest: bytes) -> int:
-    return int.from_bytes(digest[:8], "big", signed=True)
-
-
 def _slot_prefix(kind: int, address: bytes, slot: tuple[int, int]) -> int:
     numbers = bytes([kind]) + slot[0].to_bytes(4, "big") + slot[1].to_bytes(4, "big")
-    return _prefix(sha256(address + numbers).digest())
+    return prefix_of(sha256(address + numbers).digest())
 
 
 def slot_of(record: "records.Reading | records.Ballot") -> tuple[int, int]:
@@ -104,6 +91,16 @@ class Blocks:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql: sqlite3.Connection = database.connection
+        self._compact = Compact(self._sql.execute, self._genesis)
+
+    def _genesis(self) -> bytes:
+        genesis = self.meta("genesis")
+        assert genesis is not None, "a store with records has a genesis"
+        return sha256(genesis).digest()
+
+    def forget(self) -> None:
+        """Drop what is remembered of a transaction that was rolled back."""
+        self._compact.forget()
 
     # history log (ledger.merkle.Nodes)
 
@@ -178,30 +175,47 @@ class Blocks:
 
     # records
 
-    def record(self, id_: int) -> bytes | None:
-        """Give the envelope of a record, or None."""
-        row = self._sql.execute("SELECT envelope FROM records WHERE id=?", (id_,)).fetchone()
-        return None if row is None else bytes(row[0])
+    def envelope(self, id_: int) -> Envelope | None:
+        """Give a record, or None."""
+        row = self._sql.execute("SELECT packed FROM records WHERE id=?", (id_,)).fetchone()
+        return None if row is None else self._compact.unpack(id_, row[0])
 
-    def records_of(self, height: int) -> list[bytes]:
-        """Give the envelopes of a block in order."""
+    def record(self, id_: int) -> bytes | None:
+        """Give the bytes of a record's envelope, or None."""
+        envelope = self.envelope(id_)
+        return None if envelope is None else envelope.raw
+
+    def envelopes_of(self, height: int) -> list[Envelope]:
+        """Give the records of a block in order."""
         rows = self._sql.execute(
-            "SELECT envelope FROM records WHERE id>=? AND id<? ORDER BY id",
+            "SELECT id, packed FROM records WHERE id>=? AND id<? ORDER BY id",
             (record_id(height, 0), record_id(height + 1, 0)),
         )
-        return [bytes(row[0]) for row in rows]
+        return [self._compact.unpack(id_, packed) for id_, packed in rows.fetchall()]
+
+    def records_of(self, height: int) -> list[bytes]:
+        """Give the bytes of the envelopes of a block in order."""
+        return [envelope.raw for envelope in self.envelopes_of(height)]
+
+    def packed_of(self, height: int) -> list[bytes]:
+        """Give the records of a block as they are kept."""
+        rows = self._sql.execute(
+            "SELECT packed FROM records WHERE id>=? AND id<? ORDER BY id",
+            (record_id(height, 0), record_id(height + 1, 0)),
+        )
+        return [row[0] for row in rows]
 
     def find_reading(self, digest: bytes) -> int | None:
         """Give the id of a reading by digest, or None."""
         for id_ in self.readings_of_prefix(digest[:8]):
-            raw = self.record(id_)
-            if raw is not None and Envelope.parse(raw).digest == digest:
+            envelope = self.envelope(id_)
+            if envelope is not None and envelope.digest == digest:
                 return id_
         return None
 
     def readings_of_prefix(self, prefix: bytes) -> list[int]:
         """Give the ids of readings whose digest starts with eight bytes."""
-        rows = self._sql.execute("SELECT id FROM digests WHERE digest=?", (_prefix(prefix),))
+        rows = self._sql.execute("SELECT id FROM digests WHERE digest=?", (prefix_of(prefix),))
         return [int(id_) for (id_,) in rows]
 
     def find_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[int]:
@@ -211,10 +225,9 @@ class Blocks:
         )
         found = []
         for (id_,) in rows.fetchall():
-            raw = self.record(id_)
-            if raw is None:
+            envelope = self.envelope(id_)
+            if envelope is None:
                 continue
-            envelope = Envelope.parse(raw)
             record = records.decode(envelope.payload)
             if record.TYPE == kind and envelope.kid == address and slot_of(record) == slot:
                 found.append(int(id_))
@@ -222,23 +235,10 @@ class Blocks:
 
     def digests_in_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[bytes]:
         """Give the digests of the records in a slot, oldest first."""
-        stored = [self.record(id_) for id_ in self.find_slot(kind, address, slot)]
-        return [Envelope.parse(raw).digest for raw in stored if raw is not None]
+        stored = [self.envelope(id_) for id_ in self.find_slot(kind, address, slot)]
+        return [envelope.digest for envelope in stored if envelope is not None]
 
     # results, windows, state
-
-    def results_at(self, height: int, ids: list[int]) -> list[tuple[int, ...]]:
-        """Give (id, outcome, drawn, accepts, rejects, abstains) of records as of a block."""
-        found = []
-        for id_ in ids:
-            row = self._sql.execute(
-                "SELECT id, outcome, drawn, accepts, rejects, abstains FROM results"
-                " WHERE id=? AND height<=? ORDER BY height DESC LIMIT 1",
-                (id_, height),
-            ).fetchone()
-            if row is not None:
-                found.append(tuple(row))
-        return found
 
     def results_of(self, id_: int) -> list[tuple[int, ...]]:
         """Give (height, outcome, drawn, accepts, rejects, abstains) of a reading, oldest first."""
@@ -314,15 +314,16 @@ class Blocks:
         )
 
     def _append_records(self, height: int, block: Block) -> None:
-        rows, slots, digests = [], [], []
+        slots, digests = [], []
         for index, (envelope, record) in enumerate(block.records):
             id_ = record_id(height, index)
-            rows.append((id_, envelope.raw))
             if isinstance(record, records.RegistryChange):
                 continue
             slots.append((_slot_prefix(record.TYPE, envelope.kid, slot_of(record)), id_))
             if isinstance(record, records.Reading):
-                digests.append((_prefix(envelope.digest), id_))
+                digests.append((prefix_of(envelope.digest), id_))
+        packed = enumerate(self._compact.pack(height, block.records))
+        rows = [(record_id(height, index), record) for index, record in packed]
         self._sql.executemany("INSERT INTO records VALUES (?,?)", rows)
         self._sql.executemany("INSERT INTO slots VALUES (?,?)", sorted(slots))
         self._sql.executemany("INSERT INTO digests VALUES (?,?)", sorted(digests))

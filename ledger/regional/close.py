@@ -1,7 +1,7 @@
 """Closing a round: waiting records become a block, votes become outcomes (SPEC 11.5).
 
-``close_round`` changes the state's tables and gives the block; it reads the store but does not
-write to it. Everything here follows from the sequence of transactions alone.
+``Closing.run`` changes the state's tables and reads the store, but does not write to it;
+``make_block`` gives the block. Everything here follows from the sequence of transactions alone.
 """
 
 from dataclasses import dataclass, field
@@ -218,9 +218,9 @@ class Closing:
             self.state.open.drop(digest)
 
     def _stored(self, entry: OpenReading) -> records.Reading:
-        raw = self.blocks.record(entry.record_id)
-        assert raw is not None, "an open reading is not in the store"
-        reading = records.decode(Envelope.parse(raw).payload)
+        envelope = self.blocks.envelope(entry.record_id)
+        assert envelope is not None, "an open reading is not in the store"
+        reading = records.decode(envelope.payload)
         assert isinstance(reading, records.Reading)
         return reading
 

@@ -4,7 +4,6 @@
 A second payload for a slot is let in as evidence: the close suspends its signer.
 """
 
-from collections.abc import Iterable
 from hashlib import sha256
 
 from ledger import genesis as genesis_module
@@ -33,13 +32,11 @@ class Pending:
     what was delivered even before a close.
     """
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.slots: dict[SlotKey, list[bytes]] = {}
         self.accumulator = bytes(records.DIGEST_BYTES)
         self._of_signer: dict[bytes, int] = {}
-        for entry in entries:
-            self.add(entry)
 
     def add(self, entry: Entry) -> None:
         """Take a record in."""

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ledger.protocol import records, tally
+from ledger.protocol import records, rounds, tally
 from ledger.protocol.cose import Envelope
 from ledger.regional.blocks import TABLES, Blocks, place_of, record_id
 from ledger.regional.state import REGISTRY_KEY, State
-from ledger.store import Database
+from ledger.store import Database, StoreError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,11 @@ class Vote:
 
 
 class LedgerView:
-    """A read-only look at a region's blocks. Raises StoreError when there is no ledger."""
+    """A read-only look at a region's blocks; ``round_s`` is the region's length of a round.
+
+    Raises StoreError when there is no ledger, and where the ledger lacks what its blocks need;
+    MalformedRecord for a stored record that is none.
+    """
 
     def __init__(self, path: Path, round_s: int) -> None:
         self._database = Database(path, TABLES, read_only=True)
@@ -72,8 +76,8 @@ class LedgerView:
 
     def block_readings(self, height: int) -> Iterator[SettledReading]:
         """Give the readings of a block."""
-        for index, raw in enumerate(self.blocks.records_of(height)):
-            found = self._settled(height, index, raw)
+        for index, envelope in enumerate(self.blocks.envelopes_of(height)):
+            found = self._settled(height, index, envelope)
             if found is not None:
                 yield found
 
@@ -93,18 +97,20 @@ class LedgerView:
         return found[:newest]
 
     def reading_that_starts(self, digits: str) -> SettledReading | None:
-        """Give the reading whose digest starts with 16 or more hex digits, or None."""
+        """Give the reading whose digest starts with 16 or more lower-case hex digits, or None.
+
+        Raises ValueError for anything but hex digits.
+        """
         for id_ in self.blocks.readings_of_prefix(bytes.fromhex(digits[:16])):
-            raw = self.blocks.record(id_)
-            found = None if raw is None else self._settled(*place_of(id_), raw)
+            envelope = self.blocks.envelope(id_)
+            found = None if envelope is None else self._settled(*place_of(id_), envelope)
             if found is not None and found.digest.hex().startswith(digits):
                 return found
         return None
 
     def ballots(self, height: int) -> Iterator[tuple[bytes, records.Ballot]]:
         """Give (voter, ballot) of a block's ballots."""
-        for raw in self.blocks.records_of(height):
-            envelope = Envelope.parse(raw)
+        for envelope in self.blocks.envelopes_of(height):
             ballot = records.decode(envelope.payload)
             if isinstance(ballot, records.Ballot):
                 yield envelope.kid, ballot
@@ -118,9 +124,11 @@ class LedgerView:
         return count
 
     def votes_on(self, settled: SettledReading) -> list[Vote]:
-        """Give every verdict on a reading, from its block to the one that settled it."""
-        id_ = record_id(settled.height, settled.index)
-        last = self.blocks.results_of(id_)[-1][0]
+        """Give every verdict on a reading, from its block to the one that settled it.
+
+        Also those that count nothing: of members outside of the committee, and repeated ones.
+        """
+        last = self._newest_result(settled.height, settled.index)[0]
         if settled.outcome == tally.OPEN:
             last = self.blocks.height()
         return [
@@ -131,12 +139,18 @@ class LedgerView:
             if digest == settled.digest
         ]
 
-    def _settled(self, height: int, index: int, raw: bytes) -> SettledReading | None:
-        envelope = Envelope.parse(raw)
+    def _settled(self, height: int, index: int, envelope: Envelope) -> SettledReading | None:
         reading = records.decode(envelope.payload)
         if not isinstance(reading, records.Reading):
             return None
-        _, outcome, drawn, *counts = self.blocks.results_of(record_id(height, index))[-1]
-        round_ = reading.time // self._round_s
+        _, outcome, drawn, *counts = self._newest_result(height, index)
+        round_ = rounds.round_of(reading.time, self._round_s)
         where = (height, index, envelope.kid, round_, envelope.digest, reading)
         return SettledReading(*where, outcome, drawn, *counts)
+
+    def _newest_result(self, height: int, index: int) -> tuple[int, ...]:
+        """Give (height, outcome, drawn, accepts, rejects, abstains) of a reading."""
+        results = self.blocks.results_of(record_id(height, index))
+        if not results:
+            raise StoreError(f"record {index} of block {height} has no outcome: audit this ledger")
+        return results[-1]

@@ -11,6 +11,8 @@ from hil.micropython import InterpreterNotFoundError, environment, heap_options,
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = ["micropython", "cpython"]
+#: These bind CPython's libraries and never reach a board.
+HOST_ONLY = {"_p256_host.py", "_p256_cryptography.py", "_p256_ecdsa.py", "_cbor_cbor2.py"}
 
 
 def command(kind: str, program: Path, *arguments: str, heap: str | None = None) -> list[str]:

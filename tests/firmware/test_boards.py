@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from hil import micropython
+from tests.firmware.programs import HOST_ONLY
 from tools import board_files
 
 ROOT = board_files.ROOT
 BOARDS = ROOT / "firmware" / "boards"
-#: These bind CPython's libraries and never reach a board.
-HOST_ONLY = {"_p256_cryptography.py", "_p256_ecdsa.py", "_cbor_cbor2.py"}
 WANTED = {
     "firmware/__init__.py",
     "firmware/boards/__init__.py",

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-#: These bind CPython's libraries and never reach a board.
-HOST_ONLY = {"_p256_cryptography.py", "_p256_ecdsa.py", "_cbor_cbor2.py"}
+from tests.firmware.programs import HOST_ONLY, ROOT
+
 SOURCES = sorted(
     str(path.relative_to(ROOT))
     for folder in ("firmware", "ledger/protocol")

@@ -106,7 +106,7 @@ class Region:
         self.acknowledged = 0
         self._per_member, self._inbox_rows = per_member, inbox_rows
         self._pace: Pace = (
-            TracePace(timeout_s) if pace == "trace" else ClockPace(ROUND_S, grace_s=2.0)
+            TracePace(timeout_s, ROUND_S) if pace == "trace" else ClockPace(ROUND_S, grace_s=2.0)
         )
         self.start()
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway import config as configuration
 from gateway.queue import Message
@@ -13,7 +15,7 @@ from gateway.service import Service
 from ledger.protocol import topics
 from tests.broker import Broker, make_certificates, mosquitto_broker, nats_broker
 from tests.gateway.link import LIMIT_S, Street, make_region
-from tests.gateway.region import FIRST
+from tests.gateway.region import FIRST, GATEWAY
 
 MEMBERS = 6
 BROKERS = {"nats": nats_broker, "mosquitto": mosquitto_broker}
@@ -107,6 +109,32 @@ def test_gateway_outlives_its_broker(broker: Broker, tmp_path: Path) -> None:
         sent = street.play(FIRST + 1)
         street.wait_receipts(sent)
         assert service.counters["mqtt.connected"] > connections
+
+
+def test_stranger_that_filled_the_gateways_session_is_got_rid_of(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """Under the gateway's client id it has left subscriptions; nats-server then grants no more."""
+    genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
+    filters = ["gw/#", "gw/1/#", "+/#", "+/+/#"]
+    take_over(f"gateway-{GATEWAY.address.hex()}", broker.port, filters)
+    with gateway(tmp_path / "region") as service, Street(genesis, MEMBERS, broker.port) as street:
+        street.wait_receipts(street.play(FIRST))
+        refused = service.counters["mqtt.subscription_refused"]
+        assert service.counters["mqtt.session_dropped"] == bool(refused)
+
+
+def take_over(client_id: str, port: int, filters: list[str]) -> None:
+    """Connect in somebody's name to the session kept for it, subscribe, and go."""
+    subscribed = threading.Event()
+    stranger = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=False)
+    stranger.on_connect = lambda client, *_: client.subscribe([(name, 1) for name in filters])
+    stranger.on_subscribe = lambda *_: subscribed.set()
+    stranger.connect("127.0.0.1", port)
+    stranger.loop_start()
+    assert subscribed.wait(LIMIT_S)
+    stranger.disconnect()
+    stranger.loop_stop()
 
 
 def test_gateway_that_starts_before_its_broker_connects_later(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from gateway.queue import Message, QueueFull
 from gateway.receipts import Tree
 from gateway.roundbook import SETTLE_S
-from ledger.protocol import merkle, messages, records, tally, topics
+from ledger.protocol import merkle, messages, records, rounds, tally, topics
 from ledger.protocol.cose import Envelope, payload_digest
 from tests.gateway.region import FIRST, GATEWAY, OPERATOR, Region, signer
 
@@ -203,6 +203,25 @@ def test_registry_change_in_force_is_told_to_its_cluster(region: Region) -> None
     ]
     assert [e.raw for e in messages.decode_members(told[-1])] == [approval.raw]
     assert len(told) == 1
+
+
+def test_members_are_told_again_every_term_for_a_stranger_may_overwrite_them(
+    region: Region,
+) -> None:
+    change = records.RegistryChange(
+        region.genesis.chain, 1, records.JOIN, signer(500).public_key, "street"
+    )
+    approval = OPERATOR.seal(change.payload())
+    region.send(Message(topics.registry(region.genesis.chain), approval.raw))
+    for round_ in range(FIRST, FIRST + rounds.TERM_ROUNDS):
+        region.play(round_)
+        region.wait(11.0)  # the new member is silent
+        region.send()
+    assert region.app.height == rounds.TERM_ROUNDS
+    topic = topics.members(region.genesis.chain, "street")
+    told = [(payload, retain) for t, payload, retain in region.published if t == topic]
+    assert told[0] == told[1]
+    assert len(told) == 2
 
 
 def test_registry_change_of_a_stranger_is_refused(region: Region) -> None:

@@ -313,6 +313,19 @@ def test_reading_of_the_far_future_waits_and_holds_up_nobody() -> None:
     region.stop()
 
 
+def test_reading_of_the_end_of_time_is_refused_and_stops_nothing() -> None:
+    region = Region(members=3)  # one of three is the third that opens rounds
+    attacker = region.meters[0]
+    payload = raw_reading(attacker, time=records.MAX_TIME)
+    region.send(signed(attacker, payload))
+    region.wait(60.0)
+    region.send()
+    assert region.rejected() == {"early": 1}
+    assert region.queue.waiting == len(region.book) == 0
+    assert all(region.in_chain(reading) for reading in region.play(FIRST))
+    region.stop()
+
+
 def test_flood_of_one_member_is_bounded_and_holds_up_nobody() -> None:
     region = Region(per_member=8, inbox_rows=60)
     attacker = region.meters[0]

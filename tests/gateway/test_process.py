@@ -2,7 +2,9 @@
 
 import json
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +105,26 @@ def test_second_gateway_on_one_ledger_is_refused(tmp_path: Path) -> None:
             assert finish(child, signal.SIGTERM)[0] == 0
 
 
+def test_broker_that_cannot_be_reached_is_told_and_tried_again(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, and never listens
+        port = nobody.getsockname()[1]
+        make_region(tmp_path / "region", port, MEMBERS)
+        arguments = command(tmp_path / "region")
+        with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as child:
+            try:
+                assert child.stderr is not None
+                told = f"warning event=mqtt-unreachable broker=127.0.0.1:{port}"
+                tries = 0
+                while tries < 2:
+                    line = child.stderr.readline()
+                    assert line, "the gateway ended"
+                    tries += told in line
+                assert finish(child, signal.SIGTERM)[0] == 0
+            finally:
+                child.kill()
+
+
 def refusal(folder: Path) -> str:
     """Run a gateway that cannot start; gives its one sentence."""
     done = subprocess.run(command(folder), capture_output=True, text=True, timeout=LIMIT_S)
@@ -116,6 +138,21 @@ def test_wrong_setting_is_one_sentence_and_exit_two(tmp_path: Path) -> None:
     make_region(tmp_path / "region", 1883, MEMBERS)
     (tmp_path / "region" / "gateway.toml").write_text("version = 1\n[mqtt]\nprot = 1\n")
     assert "[mqtt] prot is not a setting; the nearest is 'port'" in refusal(tmp_path / "region")
+
+
+def test_disk_that_takes_nothing_is_one_sentence_and_exit_one(tmp_path: Path) -> None:
+    """A service manager tries again after 1, and not after 2."""
+    make_region(tmp_path, 1883, MEMBERS)
+    done = subprocess.run(
+        command(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)),
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"gateway: .*regional\.sqlite cannot be .*\n", done.stderr)
 
 
 def test_missing_genesis_is_one_sentence_and_exit_two(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gateway.roundbook import (
     RoundBook,
     TracePace,
 )
-from ledger.protocol.records import BALLOT, READING, REGISTRY_CHANGE
+from ledger.protocol.records import BALLOT, MAX_TIME, READING, REGISTRY_CHANGE
 
 TIMEOUT_S = 10.0
 FAR = 0xFFFFFFFF
@@ -32,7 +32,7 @@ class Bench:
     def __init__(self, members: int, *, last: int = 99, per_member: int = 64, most: int = 10_000):
         self.members = [bytes([i]) * 16 for i in range(1, members + 1)]
         self.book = RoundBook(
-            TracePace(TIMEOUT_S), last, self.members, per_member=per_member, most=most
+            TracePace(TIMEOUT_S, 60), last, self.members, per_member=per_member, most=most
         )
         self.row = 0
         self.now = Instant(0.0, 0.0)
@@ -215,6 +215,23 @@ def test_full_book_refuses_the_future_only() -> None:
     bench.add(1, READING, 42)
     assert bench.add(2, READING, 6000) == BACKLOG
     assert bench.add(2, READING, 100) == HELD
+
+
+def test_flood_of_registry_changes_by_one_operator_is_bounded() -> None:
+    bench = Bench(3, per_member=4)
+    operator = bytes(16)
+    rows = [Entry(i, REGISTRY_CHANGE, None, operator, bytes([i]) * 32, b"") for i in range(10)]
+    placed = [bench.put(row)[0] for row in rows]
+    assert placed == [HELD] * 4 + [BACKLOG] * 6
+
+
+def test_trace_pace_refuses_rounds_that_no_head_can_close() -> None:
+    pace = TracePace(TIMEOUT_S, 60)
+    assert not pace.refuses(FAR, Instant(0.0, 0.0))
+    assert pace.refuses(FAR + 1, Instant(0.0, 0.0))
+    day = TracePace(TIMEOUT_S, 86_400)
+    assert not day.refuses(MAX_TIME // 86_400 - 1, Instant(0.0, 0.0))
+    assert day.refuses(MAX_TIME // 86_400, Instant(0.0, 0.0))
 
 
 def test_clock_pace_refuses_rounds_that_cannot_be_yet() -> None:

@@ -13,7 +13,7 @@ import pytest
 from ledger.audit import AuditReport, Failure, audit
 from ledger.audit.report import REGIONAL, WIDE
 from ledger.engine.solo import Solo
-from ledger.protocol import records, tally
+from ledger.protocol import cbor, records, tally
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.region import RegionDirectory, RegionError
 from ledger.regional.blocks import place_of, record_id
@@ -22,7 +22,8 @@ from tests.ledger.regional.generate import Play, Region, eventful, region_folder
 
 REGIONAL_TABLES = {
     "heads": ("height", ("digest", "payload", "envelope")),
-    "records": ("id", ("envelope",)),
+    "records": ("id", ("packed",)),
+    "signers": ("number", ("address",)),
     "history": ("level, place", ("digest",)),
     "state": ("key", ("key", "value")),
     "pending": ("position", ("envelope",)),
@@ -257,7 +258,7 @@ def test_changed_byte_among_events_is_found(large: RegionDirectory, tmp_path: Pa
     copies = Copies(large, tmp_path)
     every = ids(large.regional)
     for position in rng.sample(range(len(every)), 6):
-        failure = copies.failure(flip("records", "id", "envelope", position, rng))
+        failure = copies.failure(flip("records", "id", "packed", position, rng))
         assert (failure.block, failure.record) == place_of(every[position])
 
 
@@ -277,13 +278,10 @@ def meta_names(path: Path) -> list[str]:
 
 def test_failure_names_block_record_kind_signer_and_slot(copies: Copies) -> None:
     def spoil(sql: sqlite3.Connection) -> None:
-        (raw,) = sql.execute(
-            "SELECT envelope FROM records WHERE id=?", [record_id(4, 2)]
-        ).fetchone()
-        sql.execute(
-            "UPDATE records SET envelope=? WHERE id=?",
-            [raw[:-1] + bytes([raw[-1] ^ 1]), record_id(4, 2)],
-        )
+        signer, signature, rest = cbor.loads(take_packed(sql, record_id(4, 2)))
+        signature = signature[:-1] + bytes([signature[-1] ^ 1])
+        packed = cbor.dumps([signer, signature, rest])
+        sql.execute("UPDATE records SET packed=? WHERE id=?", [packed, record_id(4, 2)])
 
     failure = copies.failure(spoil)
     assert (failure.block, failure.record, failure.kind) == (4, 2, "reading")
@@ -298,15 +296,15 @@ def test_failure_names_block_record_kind_signer_and_slot(copies: Copies) -> None
 # whole rows
 
 
-def take_envelope(sql: sqlite3.Connection, id_: int) -> bytes:
-    return bytes(sql.execute("SELECT envelope FROM records WHERE id=?", [id_]).fetchone()[0])
+def take_packed(sql: sqlite3.Connection, id_: int) -> bytes:
+    return bytes(sql.execute("SELECT packed FROM records WHERE id=?", [id_]).fetchone()[0])
 
 
 def swap(one: int, other: int) -> Change:
     def change(sql: sqlite3.Connection) -> None:
-        first, second = take_envelope(sql, one), take_envelope(sql, other)
-        sql.execute("UPDATE records SET envelope=? WHERE id=?", [second, one])
-        sql.execute("UPDATE records SET envelope=? WHERE id=?", [first, other])
+        first, second = take_packed(sql, one), take_packed(sql, other)
+        sql.execute("UPDATE records SET packed=? WHERE id=?", [second, one])
+        sql.execute("UPDATE records SET packed=? WHERE id=?", [first, other])
 
     return change
 
@@ -319,7 +317,7 @@ def test_missing_record_is_named(copies: Copies) -> None:
 
 def test_added_record_is_named(copies: Copies) -> None:
     def change(sql: sqlite3.Connection) -> None:
-        raw = take_envelope(sql, record_id(6, 3))
+        raw = take_packed(sql, record_id(6, 3))
         sql.execute("INSERT INTO records VALUES (?,?)", [record_id(5, 12), raw])
 
     failure = copies.failure(change)
@@ -330,7 +328,7 @@ def test_added_record_is_named(copies: Copies) -> None:
 @pytest.mark.parametrize("height", [0, 11, 4000])
 def test_record_of_a_block_that_is_not_there_is_named(copies: Copies, height: int) -> None:
     def change(sql: sqlite3.Connection) -> None:
-        raw = take_envelope(sql, record_id(6, 3))
+        raw = take_packed(sql, record_id(6, 3))
         sql.execute("INSERT INTO records VALUES (?,?)", [record_id(height, 0), raw])
 
     failure = copies.failure(change)
@@ -350,8 +348,8 @@ def test_records_swapped_between_blocks_are_named(copies: Copies) -> None:
 
 def test_record_twice_in_a_block_is_named(copies: Copies) -> None:
     def change(sql: sqlite3.Connection) -> None:
-        raw = take_envelope(sql, record_id(5, 1))
-        sql.execute("UPDATE records SET envelope=? WHERE id=?", [raw, record_id(5, 2)])
+        raw = take_packed(sql, record_id(5, 1))
+        sql.execute("UPDATE records SET packed=? WHERE id=?", [raw, record_id(5, 2)])
 
     failure = copies.failure(change)
     assert (failure.block, failure.record) == (5, 2)
@@ -375,6 +373,7 @@ def test_swapped_heads_are_named(copies: Copies) -> None:
 @pytest.mark.parametrize(
     ("table", "where"),
     [
+        ("signers", "number=(SELECT max(number) FROM signers)"),
         ("slots", "id=(SELECT max(id) FROM slots)"),
         ("digests", "id=(SELECT min(id) FROM digests)"),
         ("results", "height=7"),
@@ -394,6 +393,7 @@ def test_missing_row_of_any_table_is_found(copies: Copies, table: str, where: st
 @pytest.mark.parametrize(
     ("table", "values"),
     [
+        ("signers", "(99, x'00')"),
         ("slots", "(1, 2)"),
         ("digests", "(-5, 9)"),
         ("results", "(1048576, 9, 1, 5, 5, 0, 0)"),
@@ -437,7 +437,7 @@ def test_changed_state_names_its_member(copies: Copies) -> None:
 
 @pytest.mark.parametrize("value", ["7", "'text'", "NULL", "2.5", "x''", "zeroblob(2000)"])
 def test_other_types_in_any_column_are_a_failure(copies: Copies, value: str) -> None:
-    for table, column in [("records", "envelope"), ("heads", "payload"), ("heads", "digest")]:
+    for table, column in [("records", "packed"), ("heads", "payload"), ("heads", "digest")]:
         if value == "NULL":
             continue
         key = "id" if table == "records" else "height"
@@ -515,7 +515,7 @@ def test_signature_of_another_head_is_named(copies: Copies) -> None:
     assert "another head is signed" in str(failure)
 
 
-def test_newest_blocks_without_signature_are_told_apart(tmp_path: Path) -> None:
+def test_newest_block_without_signature_is_told_apart(tmp_path: Path) -> None:
     directory = RegionDirectory(tmp_path)
     play = Play(Region(size=4, cluster_size=4), directory.regional)
     directory.genesis.write_bytes(play.region.genesis.encode())
@@ -524,12 +524,60 @@ def test_newest_blocks_without_signature_are_told_apart(tmp_path: Path) -> None:
     report = audit(directory)
     assert report.ok, report.failure
     assert (report.blocks, report.unsigned) == (1, 1)
+    play.node.execute([play.region.close(play.round + 1).raw])
+    assert "block 2 is not signed" in str(audit(directory).failure)
     play.close()
 
 
 def test_unsigned_head_below_a_signed_one_is_named(copies: Copies) -> None:
     failure = copies.failure(do("UPDATE heads SET envelope=NULL WHERE height=5"))
     assert "block 5 is not" in str(failure)
+
+
+# history that the gateway rewrites, and signs anew
+
+
+def rewritten(path: Path, rounds: int, *, keep_ballots: bool) -> RegionDirectory:
+    """Give a chain of ``rounds`` whose gateway left out a reading of its third block afterwards.
+
+    Its meters have named the heads of the true chain up to the last but one. The gateway keeps
+    their ballots, or leaves out all that name what it has rewritten.
+    """
+    region = Region(size=4, cluster_size=4)
+    true = Play(region, path / "true.sqlite")
+    for _ in range(rounds):
+        true.play()
+    directory = RegionDirectory(path / "false")
+    directory.path.mkdir()
+    directory.genesis.write_bytes(region.genesis.encode())
+    false = Play(region, directory.regional)
+    for height, block in enumerate(true.blocks, 1):
+        envelopes = [Envelope.parse(raw) for raw in block]
+        if height == 3:
+            del envelopes[0]
+        if keep_ballots:
+            # what the gateway's own program would not do
+            false.app.delivery.named_height = lambda _: 0  # type: ignore[method-assign]
+        false.execute(envelopes)
+    true.close()
+    false.close()
+    return directory
+
+
+def test_rewritten_history_is_refuted_by_the_ballots_that_named_the_true_one(
+    tmp_path: Path,
+) -> None:
+    failure = audit(rewritten(tmp_path, 6, keep_ballots=True)).failure
+    assert failure is not None
+    assert (failure.block, failure.kind) == (4, "ballot")
+    assert "unknown-parent" in str(failure)
+
+
+def test_rewritten_history_is_not_witnessed(tmp_path: Path) -> None:
+    report = audit(rewritten(tmp_path, 6, keep_ballots=False))
+    assert report.ok, report.failure
+    assert report.blocks == 6
+    assert report.witnessed_height == 2
 
 
 # the wide-area chain

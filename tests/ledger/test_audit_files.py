@@ -92,7 +92,7 @@ def test_view_that_never_ends_is_not_read(folder: RegionDirectory) -> None:
 def test_enormous_cell_is_not_read(folder: RegionDirectory) -> None:
     sql = sqlite3.connect(folder.regional)
     with sql:
-        sql.execute("UPDATE records SET envelope=zeroblob(70000000) WHERE id=1048576")
+        sql.execute("UPDATE records SET packed=zeroblob(70000000) WHERE id=1048576")
     sql.close()
     assert "too big" in sentence(folder)
 

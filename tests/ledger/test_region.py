@@ -1,5 +1,6 @@
 """The folder of a region (ledger.region)."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_reader_may_come_while_the_owner_writes(directory: RegionDirectory) -> N
     assert reader.info() == owner.info()
     reader.close()
     owner.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM state WHERE key=(SELECT max(key) FROM state)",
+        "UPDATE history SET digest=zeroblob(32)",
+    ],
+)
+def test_nobody_builds_on_a_state_that_is_not_the_newest_heads(
+    directory: RegionDirectory, change: str
+) -> None:
+    sql = sqlite3.connect(directory.regional, isolation_level=None)
+    assert sql.execute(change).rowcount > 0
+    sql.close()
+    with pytest.raises(StoreError, match="its state is not the one of block 6"):
+        directory.open_regional()
+    directory.open_regional(read_only=True).close()
 
 
 def test_missing_genesis_names_the_folder(tmp_path: Path) -> None:

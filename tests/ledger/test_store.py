@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_commits_are_durable_before_they_return(tmp_path):
         assert database.connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("version", [2, 7, -1])
+@pytest.mark.parametrize("version", [1, 7, -1])
 @pytest.mark.parametrize("read_only", [False, True])
 def test_another_schema_version_is_refused_and_left_alone(tmp_path, version, read_only):
     path = tmp_path / "a.sqlite"
@@ -123,7 +124,7 @@ def test_another_schema_version_is_refused_and_left_alone(tmp_path, version, rea
         other.execute(f"PRAGMA user_version={version}")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=f"schema version {version}, this program reads 1"):
+    with pytest.raises(StoreError, match=f"schema version {version}, this program reads 2"):
         Database(path, SIMPLE, read_only=read_only)
     assert path.read_bytes() == before
 
@@ -236,6 +237,21 @@ def test_folder_that_cannot_be_written_is_read_and_not_owned():
         assert "cannot be opened for writing: Permission denied" in in_child(own)
         assert in_child(read) == "['one']"
         folder.chmod(0o755)
+
+
+def test_file_alone_is_whole_after_the_owner_closed_though_a_reader_stays(tmp_path):
+    path = tmp_path / "test.sqlite"
+    owner = Database(path, SIMPLE)
+    add(owner, "one")
+    with Database(path, SIMPLE, read_only=True) as reader:
+        assert names(reader) == ["one"]
+        add(owner, "two")
+        owner.close()
+        copy = tmp_path / "copy" / "test.sqlite"
+        copy.parent.mkdir()
+        shutil.copy(path, copy)
+    with Database(copy, SIMPLE, read_only=True) as reader:
+        assert names(reader) == ["one", "two"]
 
 
 def test_chain_of_another_genesis_is_refused_and_left_alone(tmp_path):

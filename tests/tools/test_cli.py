@@ -1,6 +1,7 @@
 """The command line: a wrong file or option gets one sentence, exit code 2, and writes nothing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def test_help_names_every_command(capsys):
         (["demo", "--seed", "-1"], "--seed -1: give 0 to"),
         (["demo", "--rounds", "many"], "invalid int value: 'many'"),
         (["demo", "--json", "absent/file.json"], "absent is not a directory"),
+        (["demo", "--keep", ""], "argument --keep: is empty: name a file or folder"),
+        (["init", ""], "argument DIR: is empty: name a file or folder"),
+        (["init", "new", "--name", "two\nlines"], "give 1 to 64 printable characters"),
+        (["init", "new", "--name", "\udcff"], "give 1 to 64 printable characters"),
+        (["init", "new", "--member", "/dev/zero", "c1"], "is not a meter's enrolment request"),
         (["audit", "absent"], "genesis.cbor does not exist"),
         (["show", "absent"], "genesis.cbor does not exist"),
         (["audit", "absent", "--genesis", "12"], "a genesis digest is 64 hex digits"),
@@ -91,6 +97,49 @@ def test_replay_of_a_wrong_file_names_it_and_writes_nothing(tmp_path, capsys, wr
     assert bad.name in err
     assert out == ""
     assert sorted(p.name for p in tmp_path.iterdir()) == [bad.name]
+
+
+def replay_of(folder: Path, meters: str, volts: str, step: str = "00:01") -> list[str]:
+    """Write a recording of two rows; gives the words that replay it."""
+    names = meters.split()
+    tables = {
+        "meters": "meter,bus\n" + "".join(f"{name},1\n" for name in names),
+        "voltage": volts,
+        "power": "0.1",
+    }
+    for table in ("voltage", "power"):
+        rows = [f"2016-06-06 {time}" + f",{tables[table]}" * len(names) for time in ("00:00", step)]
+        tables[table] = "\n".join([",".join(["time", *names]), *rows, ""])
+    for table, text in tables.items():
+        (folder / f"{table}.csv").write_text(text)
+    return ["replay", *(f"--{table}={folder / table}.csv" for table in tables)]
+
+
+@pytest.mark.parametrize(
+    ("meters", "volts", "complaint"),
+    [
+        ("A B C", "230", "a reading is never accepted without three other meters"),
+        ("A B C D", "0.23", "the table must hold volts, phase to neutral"),
+        ("A B C D", "230", "--rounds 3: the recording has rows for 1 to 2"),
+    ],
+)
+def test_replay_of_what_could_only_fail_is_refused(tmp_path, capsys, meters, volts, complaint):
+    words = [*replay_of(tmp_path, meters, volts), "--rounds=3", f"--out={tmp_path / 'out'}"]
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert complaint in err
+    assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_without_a_temporary_folder_says_so(monkeypatch, capsys):
+    def full(**_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    code, _, err = run(capsys, "demo")
+    assert code == 2
+    assert "no temporary folder can be made" in err
 
 
 def test_replay_into_a_folder_that_is_not_empty_is_refused(tmp_path, capsys):
@@ -174,6 +223,23 @@ def test_show_of_what_is_not_there_says_so(region, capsys, option, complaint):
     assert out == ""
 
 
+def test_show_of_a_region_that_never_ran_says_so(tmp_path, capsys):
+    run(capsys, "init", tmp_path / "new")
+    code, _, err = run(capsys, "show", tmp_path / "new")
+    assert code == 2
+    assert "region has no ledger yet" in err
+
+
+def test_one_operators_key_named_twice_is_no_second_approval(region, tmp_path, capsys):
+    address = cose.address_of(region.load_genesis().members[0][0]).hex()
+    key = region.keys / "operator-1.key"
+    words = ["member", "leave", region.path, "--meter", address, "--key", key, "--key", key]
+    code, _, err = run(capsys, *words, "--out", tmp_path / "approvals")
+    assert code == 2
+    assert "is named twice, and counts once" in err
+    assert not (tmp_path / "approvals").exists()
+
+
 def test_member_change_without_a_broker_says_that_nothing_was_sent(region, capsys):
     genesis = region.load_genesis()
     address = cose.address_of(genesis.members[0][0]).hex()
@@ -215,3 +281,36 @@ def test_installed_command_runs_as_a_process(tmp_path):
     )
     assert done.returncode == 2
     assert "genesis.cbor does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "--json"], ["audit"]])
+def test_output_that_nobody_reads_ends_the_command_quietly(region, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.cli", words[0], str(region.path), *words[1:]],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_that_cannot_be_written_gets_a_sentence(region):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.cli", "audit", str(region.path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=ROOT,
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -159,7 +159,7 @@ def pandapower_net(pp: Any, feeder: Feeder, source_pu: float, watts: tuple[int, 
 @pytest.mark.parametrize("minute", [0, 480, 600, 900, 1140, 1320])
 def test_voltages_agree_with_pandapower(minute: int) -> None:
     pp = pytest.importorskip(
-        "pandapower", reason="pandapower is not installed (requirements/sample-day.in)"
+        "pandapower", reason="pandapower is not here: make sample-day brings it"
     )
     day = sample_day.build_day()
     source_pu, watts = day.source_ppm[minute] / 1e6, day.watts[minute]

@@ -12,7 +12,7 @@ MAX_BYTES = 700
 
 # table or index -> what it is called in the split
 _PARTS = {
-    "records": "envelopes",
+    "records": "records",
     "slots": "index by slot",
     "digests": "index by digest",
     "results": "results",

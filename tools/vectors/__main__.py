@@ -26,11 +26,9 @@ def generate() -> dict[str, str]:
         "tally.json": chain.tally_file(),
         "heads.json": chain.heads_file(),
         "receipts.json": chain.receipts_file(),
+        **merkle.generate(),
     }
-    texts = {name: render(content) for name, content in files.items()}
-    for name, content in merkle.generate().items():
-        texts[name] = merkle.render(content)
-    return texts
+    return {name: render(content) for name, content in files.items()}
 
 
 def render(content: object) -> str:

@@ -7,7 +7,6 @@ strings are hexadecimal. `valid` says whether a verifier must pass the case or r
 Written by `python -m tools.vectors`.
 """
 
-import json
 from hashlib import sha256
 
 # Those that the Certificate Transparency project's own tests use.
@@ -397,20 +396,5 @@ def _bits_and_hashes(leaves: list[Leaf]) -> tuple[bytes, list[bytes]]:
 
 
 def generate() -> dict[str, object]:
-    """Content of each vector file by its name, ready for `json.dump`."""
-    return {"merkle.json": _hex(_merkle()), "trie.json": _hex(_trie())}
-
-
-def render(content: object) -> str:
-    """The text of a vector file."""
-    return json.dumps(content, indent=1) + "\n"
-
-
-def _hex(item: object) -> object:
-    if isinstance(item, bytes):
-        return item.hex()
-    if isinstance(item, dict):
-        return {name: _hex(value) for name, value in item.items()}
-    if isinstance(item, list | tuple):
-        return [_hex(value) for value in item]
-    return item
+    """Content of each vector file by its name."""
+    return {"merkle.json": _merkle(), "trie.json": _trie()}

@@ -29,6 +29,24 @@ def test_urgent_comes_first():
     assert box.get() is None
 
 
+def test_flood_of_one_kind_holds_up_no_other():
+    flood = (
+        (inbox.HEAD, topics.head(CHAIN)),
+        (inbox.READING, topic(B)),
+        (inbox.RECEIPT, topic(OWN, topics.RECEIPT)),
+        (inbox.MEMBERS, topics.members(CHAIN, "c1")),
+    )
+    for kind, flooded in flood:
+        box = make()
+        for _, name in flood:
+            box.put(name, b"honest", NEIGHBOURS)
+        found = []
+        for _ in range(5):
+            box.put(flooded, b"flood", NEIGHBOURS)
+            found.append(box.get()[0])
+        assert sorted(set(found)) == [inbox.HEAD, inbox.READING, inbox.RECEIPT, inbox.MEMBERS], kind
+
+
 def test_payload_is_copied_out_of_the_clients_buffer():
     box = make()
     buffer = bytearray(b"one")

@@ -107,6 +107,28 @@ def test_same_reading_gets_the_same_verdict_again():
     assert bench.verdict(bench.sent[-3]) == r.ACCEPT
 
 
+def test_flood_of_other_slots_never_brings_a_second_verdict():
+    for boot, seqs in ((1, range(1, 9)), (9, range(1, 9))):  # below the reading's slot and above
+        bench = settled()
+        bench.boot = 2
+        bench.own()
+        judged = bench.reading()
+        assert bench.verdict(judged) == r.ACCEPT
+        for seq in seqs:
+            bench.boot, bench.seq = boot, seq
+            bench.verdict(bench.reading())
+        assert bench.verdict(judged) in (r.ACCEPT, r.ABSTAIN)
+
+
+def test_reading_of_a_round_before_the_start_is_abstained_from_whatever_is_wrong_with_it():
+    bench = Bench()
+    bench.step()
+    twin = bench.reading({q.VOLTAGE: 150_000}, time=(bench.round - 20) * T)
+    bench.seq -= 1
+    assert bench.verdict(twin) == r.ABSTAIN
+    assert bench.verdict(bench.reading(time=(bench.round - 20) * T)) == r.ABSTAIN
+
+
 # --------------------------------------------------------------------------- sequence
 
 

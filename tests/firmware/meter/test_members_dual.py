@@ -78,6 +78,24 @@ def test_forged_approval_does_not_count_and_hides_no_good_one():
     assert take(members, [forged, good[1], good[2]])
 
 
+def test_forged_approvals_cost_a_few_checks_however_many_they_are():
+    tried = []
+
+    async def count(envelope, public_key):
+        tried.append(public_key)
+        await verify(envelope, public_key)
+
+    keys = [one.public_key for one in OPERATORS]
+    members = Members(CHAIN, "c1", OWN.address, [FIRST.public_key], keys, 2, count)
+    forged = []
+    for number in range(1, 21):
+        raw = change(1, records.JOIN, SECOND, "c%d" % number, signers=(0,))[0]
+        forged.append(raw[:-1] + bytes((raw[-1] ^ 1,)))
+    assert not take(members, forged)
+    assert len(tried) == 4
+    assert take(members, change(1, records.JOIN, SECOND))
+
+
 def test_stranger_is_no_operator():
     members = make(threshold=1)
     record = records.RegistryChange(CHAIN, 1, records.JOIN, SECOND.public_key, "c1")

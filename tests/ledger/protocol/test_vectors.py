@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ledger.protocol import cbor, cose, messages, quantities, records, settings, tally
-from ledger.regional import codes
+from ledger.regional import codes, deliver
 from ledger.wide import codes as wide_codes
 from tools.vectors import __main__ as vectors
 
@@ -98,8 +98,12 @@ def test_the_table_of_outcomes_in_the_specification_is_the_codes():
         (records.MAX_LATE_VERDICTS, "10 late"),
         (records.MAX_VALUES, "16 values"),
         (messages.MAX_ENTRIES, "16 entries"),
-        (messages.MAX_CHANGES, "64 approvals"),
-        (settings.Settings.FIELDS + 1, "15 fields"),
+        (messages._MAX_RECEIPT_ITEMS, "1,024 in a receipt"),
+        (messages._MAX_MEMBERS_ITEMS, "34 in a members"),
+        (settings._MAX_ITEMS, "512 in settings"),
+        (deliver.MAX_PENDING_A_SIGNER, "128 records of one signer"),
+        (messages.MAX_CHANGES, "32 approvals"),
+        (settings.Settings.FIELDS, "15 fields"),
     ],
 )
 def test_limits_in_the_specification_are_the_codes(number, words):
