@@ -60,7 +60,7 @@ def _nats(folder: Path, port: int, tls: Tls | None) -> list[str]:
         # what is beyond until it is sent again 30 s later. 65,535 is the most for a session.
         # And what a crashed gateway had not acknowledged comes again before its rounds are over.
         f"mqtt {{ max_ack_pending: {_MOST_UNACKNOWLEDGED}\n"
-        f'ack_wait: "2s"\n'
+        f'ack_wait: "10s"\n'
         f'listen: "{HOST}:{port}"\n{secure} }}\n',
         encoding="utf-8",
     )

@@ -11,7 +11,8 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from ledger.protocol import records, topics
+from ledger.genesis import RegionGenesis, addresses
+from ledger.protocol import p256, records, topics
 from ledger.protocol.cose import Envelope
 from ledger.protocol.errors import ProtocolError
 
@@ -29,7 +30,7 @@ class Observer:
         self,
         host: str,
         port: int,
-        chain: bytes,
+        genesis: RegionGenesis,
         ca: Path | None = None,
         *,
         keep_readings: bool = False,
@@ -37,7 +38,10 @@ class Observer:
         self.readings: dict[bytes, list[Envelope]] = {}
         self.closed_round = -1
         self.height = 0
-        self._chain = chain
+        self._chain = genesis.chain
+        self._gateways = {
+            address: p256.PublicKey(key) for address, key in addresses(genesis.gateways).items()
+        }
         self._keep_readings = keep_readings
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -91,8 +95,13 @@ class Observer:
         self.readings.setdefault(envelope.kid, []).append(envelope)
 
     def _see_head(self, raw: bytes) -> None:
+        """Believe a head that one of the region's gateways signed; attacks publish others."""
         try:
-            head = records.decode(Envelope.parse(raw).payload)
+            envelope = Envelope.parse(raw)
+            if envelope.kid not in self._gateways:
+                return
+            envelope.verify(self._gateways[envelope.kid])
+            head = records.decode(envelope.payload)
         except ProtocolError:
             return
         if isinstance(head, records.Head) and head.height > self.height:

@@ -301,7 +301,7 @@ class Session:
     async def _start_observer(self, port: int) -> None:
         ca = self.plan.tls.ca if self.plan.tls else None
         keep = any(isinstance(fault, Outsider) for fault in self.plan.faults)
-        self._observer = Observer(HOST, port, self.chain, ca, keep_readings=keep)
+        self._observer = Observer(HOST, port, self.directory.load_genesis(), ca, keep_readings=keep)
         try:
             await self._observer.start()
         except TimeoutError:

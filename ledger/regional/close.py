@@ -146,6 +146,7 @@ class Closing:
 
     def _take_approval(self, envelope: Envelope, change: records.RegistryChange) -> None:
         digest = payload_digest(envelope.payload)
+        self._take_back(envelope.kid, digest)
         if self.state.approvals.get(digest) is None:
             self.state.approvals.put(digest, Approval(envelope.payload))
         approval = self.state.approvals.edit(digest)
@@ -155,6 +156,21 @@ class Closing:
             return
         approval.approved_height = self.height
         self.state.registry = Registry(change.number, registry.witnessed)
+
+    def _take_back(self, operator: bytes, digest: bytes) -> None:
+        """Drop an operator's approval of another change that is still short of the threshold.
+
+        So an operator can think again, and cannot fill the state with changes that nobody wants.
+        """
+        for other, approval in list(self.state.approvals.items()):
+            undecided = approval.approved_height is None
+            if other == digest or not undecided or operator not in approval.operators:
+                continue
+            rest = tuple(o for o in approval.operators if o != operator)
+            if rest:
+                self.state.approvals.edit(other).operators = rest
+            else:
+                self.state.approvals.drop(other)
 
     # outcomes
 

@@ -61,8 +61,9 @@ class Street:
         self._client.on_connect = lambda client, *_: client.subscribe(
             [(topics.head(genesis.chain), 1), (topics.every(genesis.chain, topics.RECEIPT), 1)]
         )
+        self._disconnected = threading.Event()
         self._client.on_subscribe = lambda *_: self._connected.set()
-        self._client.on_disconnect = lambda *_: self._connected.clear()
+        self._client.on_disconnect = lambda *_: self._lose()
         self._client.on_message = lambda _client, _data, message: self._take(message)
         if connect:
             self._client.connect("127.0.0.1", port, keepalive=10)
@@ -78,8 +79,15 @@ class Street:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def _lose(self) -> None:
+        self._connected.clear()
+        self._disconnected.set()
+
     def wait_connected(self) -> None:
         assert self._connected.wait(LIMIT_S)
+
+    def wait_disconnected(self) -> None:
+        assert self._disconnected.wait(LIMIT_S)
 
     def _take(self, message: mqtt.MQTTMessage) -> None:
         with self._changed:

@@ -11,15 +11,17 @@ collects garbage and writes ``heap <bytes free> <bytes used>`` to standard error
 import gc
 import sys
 
-from firmware.boards.memory import keep_in_one_piece
+from firmware.boards import memory
 
 
 def main(folder: str) -> int:
     """Run the program with ``folder`` as the board's flash; gives the exit status."""
-    keep_in_one_piece()
+    memory.before_imports()
     import asyncio
 
     from firmware.meter import program
+
+    memory.after_imports()
 
     class ProbeBoard(program.Board):
         """The unix port's board with a watchdog that looks at the heap."""

@@ -9,7 +9,7 @@ input and output; end of input ends the program. The project's root must be on t
 
 import sys
 
-from firmware.boards.memory import keep_in_one_piece
+from firmware.boards import memory
 
 
 def main(arguments: "list[str]") -> int:
@@ -17,10 +17,12 @@ def main(arguments: "list[str]") -> int:
     if len(arguments) != 2 or arguments[0] != "--dir":
         sys.stderr.write("usage: main.py --dir DIR\n")
         return 2
-    keep_in_one_piece()
+    memory.before_imports()
     import asyncio
 
     from firmware.meter import program
+
+    memory.after_imports()
 
     class UnixBoard(program.Board):
         """No watchdog, the host's network, and a disk that bears any number of writes."""

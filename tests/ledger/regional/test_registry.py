@@ -238,3 +238,20 @@ def test_last_head_of_the_old_members_is_witnessed_though_the_new_ones_are_silen
     # head 5 is the six members' and has three names, head 4 is the three members' and has three
     assert lab.app.state.registry.witnessed == 4
     lab.database.close()
+
+
+def test_operator_has_one_open_approval_and_the_newest_counts(lab):
+    """Who thinks again takes the approval back; endless ideas do not fill the state."""
+    ideas = [signer(f"idea {i}") for i in range(5)]
+    for step, key in enumerate(ideas):
+        lab.close(FIRST + step, lab.join(0, 1, key.public_key))
+        assert len(lab.app.state.approvals) == 1
+    lab.close(FIRST + 5, lab.join(1, 1, ideas[0].public_key))
+    assert lab.app.state.registry.changes == 0  # the first operator approves another one by now
+    assert len(lab.app.state.approvals) == 2
+    lab.close(FIRST + 6, lab.join(1, 1, ideas[-1].public_key))
+    assert lab.app.state.registry.changes == 1
+    assert len(lab.app.state.approvals) == 1
+    root = lab.app.state.root()
+    lab.reopen()
+    assert lab.app.state.root() == root
