@@ -261,9 +261,9 @@ class Air:
         """Publish a reading on its signer's topic."""
         self.say(topics.meter(CHAIN, cluster, envelope.kid, topics.READING), envelope.raw)
 
-    def hear(self, topic: str) -> bytes:
+    def hear(self, topic: str, limit_s: float = LIMIT_S) -> bytes:
         """Give the next message on a topic, passing others over; fails where none comes."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + limit_s
         while True:
             try:
                 heard, payload = self.heard.get(timeout=max(0.01, deadline - time.monotonic()))
@@ -276,3 +276,18 @@ class Air:
         """Leave."""
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def told(port: int, topic: str, payload: bytes) -> bool:
+    """Ask for a topic's retained message, as newcomers, until it is this one or time is up."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        newcomer = Air(port)
+        try:
+            if newcomer.hear(topic, 1.0) == payload:
+                return True
+        except AssertionError:
+            continue  # not told anything yet
+        finally:
+            newcomer.close()
+    return False
