@@ -46,12 +46,23 @@ def test_package_leads_from_its_own_folder_to_what_is_built(board: str) -> None:
 
 @pytest.mark.parametrize("board", ["rp2", "esp32"])
 def test_manifest_freezes_the_same_files(board: str) -> None:
+    assert _frozen(BOARDS / board / "manifest.py") == WANTED
+
+
+def _frozen(manifest: Path) -> set[str]:
+    """Read a manifest as the build would: what its packages and its own includes freeze."""
     found = set()
-    for node in ast.walk(ast.parse((BOARDS / board / "manifest.py").read_text())):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "package":
-            name, files = (ast.literal_eval(argument) for argument in node.args)
-            found |= {f"{name}/{file}" for file in files}
-    assert found == WANTED
+    for node in ast.walk(ast.parse(manifest.read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        given = [ast.literal_eval(argument) for argument in node.args]
+        if node.func.id == "package":
+            base = {k.arg: ast.literal_eval(k.value) for k in node.keywords}["base_path"]
+            assert (manifest.parent / base).resolve() == ROOT
+            found |= {f"{given[0]}/{file}" for file in given[1]}
+        elif node.func.id == "include" and not given[0].startswith("$"):
+            found |= _frozen((manifest.parent / given[0]).resolve())
+    return found
 
 
 @pytest.fixture(scope="module")
