@@ -178,3 +178,40 @@ def _read_only_options(path: Path) -> str:
         )
     # a copy on a medium that cannot be written, where SQLite could not make its lock file
     return "?mode=ro&immutable=1"
+
+
+class ChainStore:
+    """What every chain keeps alike: its Merkle log (``ledger.merkle.Nodes``), state and odd values.
+
+    The tables ``history``, ``state`` and ``meta`` are in the schema of whoever derives from it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._sql: sqlite3.Connection = database.connection
+
+    def get(self, level: int, index: int) -> bytes:
+        """Give a node of the log; raises LookupError."""
+        row = self._sql.execute(
+            "SELECT digest FROM history WHERE level=? AND place=?", (level, index)
+        ).fetchone()
+        if row is None:
+            raise LookupError((level, index))
+        return bytes(row[0])
+
+    def put(self, level: int, index: int, digest: bytes) -> None:
+        """Keep a node of the log."""
+        self._sql.execute("INSERT OR REPLACE INTO history VALUES (?,?,?)", (level, index, digest))
+
+    def state_rows(self) -> list[tuple[bytes, bytes]]:
+        """Give the state as (key, value), by key."""
+        rows = self._sql.execute("SELECT key, value FROM state ORDER BY key")
+        return [(bytes(key), bytes(value)) for key, value in rows]
+
+    def meta(self, name: str) -> bytes | None:
+        """Give a small stored value, or None."""
+        row = self._sql.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        """Keep a small value."""
+        self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))

@@ -6,7 +6,6 @@ prefixes (the few collisions are told apart by looking), ballots by slot: full d
 would cost a fifth of the store.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,7 +14,7 @@ from ledger.protocol import records
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.regional import compact
 from ledger.regional.compact import Compact, place_of, prefix_of, record_id
-from ledger.store import Database
+from ledger.store import ChainStore, Database
 
 __all__ = ["TABLES", "Block", "Blocks", "Result", "place_of", "record_id", "slot_of"]
 
@@ -85,12 +84,11 @@ def slot_of(record: "records.Reading | records.Ballot") -> tuple[int, int]:
     return record.round, 0
 
 
-class Blocks:
+class Blocks(ChainStore):
     """Reads and writes the blocks of one region."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._sql: sqlite3.Connection = database.connection
+        super().__init__(database)
         self._compact = Compact(self._sql.execute, self._genesis)
 
     def _genesis(self) -> bytes:
@@ -101,21 +99,6 @@ class Blocks:
     def forget(self) -> None:
         """Drop what is remembered of a transaction that was rolled back."""
         self._compact.forget()
-
-    # history log (ledger.merkle.Nodes)
-
-    def get(self, level: int, index: int) -> bytes:
-        """Give a node of the history log; raises LookupError."""
-        row = self._sql.execute(
-            "SELECT digest FROM history WHERE level=? AND place=?", (level, index)
-        ).fetchone()
-        if row is None:
-            raise LookupError((level, index))
-        return bytes(row[0])
-
-    def put(self, level: int, index: int, digest: bytes) -> None:
-        """Keep a node of the history log."""
-        self._sql.execute("INSERT OR REPLACE INTO history VALUES (?,?,?)", (level, index, digest))
 
     # heads
 
@@ -254,11 +237,6 @@ class Blocks:
         for row in self._sql.execute("SELECT * FROM results ORDER BY id, height"):
             yield tuple(row)
 
-    def state_rows(self) -> list[tuple[bytes, bytes]]:
-        """Give the state as (key, value), by key."""
-        rows = self._sql.execute("SELECT key, value FROM state ORDER BY key")
-        return [(bytes(key), bytes(value)) for key, value in rows]
-
     def state_value(self, key: bytes) -> bytes | None:
         """Give one value of the state, or None."""
         row = self._sql.execute("SELECT value FROM state WHERE key=?", (key,)).fetchone()
@@ -283,15 +261,6 @@ class Blocks:
         """Give the records that wait for a close, in the order of delivery."""
         rows = self._sql.execute("SELECT envelope FROM pending ORDER BY position")
         return [bytes(row[0]) for row in rows]
-
-    def meta(self, name: str) -> bytes | None:
-        """Give a small stored value, or None."""
-        row = self._sql.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def set_meta(self, name: str, value: bytes) -> None:
-        """Keep a small value."""
-        self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
 
     def drop_meta(self, name: str) -> None:
         """Forget a small value."""

@@ -4,10 +4,9 @@ Writes happen inside the transaction that the application opened. A row of ``kep
 effect (code 0) or evidence of a conflict; its ``number`` from 0 is its place in the log.
 """
 
-import sqlite3
 from collections.abc import Iterable
 
-from ledger.store import Database
+from ledger.store import ChainStore
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS kept (
@@ -24,26 +23,8 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 
 
-class WideStore:
+class WideStore(ChainStore):
     """Reads and writes one wide-area chain."""
-
-    def __init__(self, database: Database) -> None:
-        self._sql: sqlite3.Connection = database.connection
-
-    # the log (ledger.merkle.Nodes)
-
-    def get(self, level: int, index: int) -> bytes:
-        """Give a node of the log; raises LookupError."""
-        row = self._sql.execute(
-            "SELECT digest FROM history WHERE level=? AND place=?", (level, index)
-        ).fetchone()
-        if row is None:
-            raise LookupError((level, index))
-        return bytes(row[0])
-
-    def put(self, level: int, index: int, digest: bytes) -> None:
-        """Keep a node of the log."""
-        self._sql.execute("INSERT OR REPLACE INTO history VALUES (?,?,?)", (level, index, digest))
 
     # blocks and what they hold
 
@@ -90,20 +71,6 @@ class WideStore:
 
     # state
 
-    def state_rows(self) -> list[tuple[bytes, bytes]]:
-        """Give the state as (key, value), by key."""
-        rows = self._sql.execute("SELECT key, value FROM state ORDER BY key")
-        return [(bytes(key), bytes(value)) for key, value in rows]
-
     def put_state(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Write state rows."""
         self._sql.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", rows)
-
-    def meta(self, name: str) -> bytes | None:
-        """Give a small stored value, or None."""
-        row = self._sql.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def set_meta(self, name: str, value: bytes) -> None:
-        """Keep a small value."""
-        self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))

@@ -4,6 +4,7 @@ The test is the rig, the gateway and two neighbours.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from firmware.meter import rig_messages as rig
 from ledger.protocol import cose, p256, quantities, records, topics
 from ledger.protocol.cose import Envelope
 from ledger.protocol.messages import encode_members
-from tests.broker import Broker, nats_broker
+from tests.broker import Broker, mosquitto_broker, nats_broker
 from tests.firmware.meter import bench
 
 HEAP = "400k"  # about what a board has
@@ -387,6 +388,16 @@ def test_killed_meter_is_offline_by_its_last_will(
     meter.process.kill()
     # the will is retained: whoever asks is told, also one whose own link was down meanwhile
     assert bench.told(broker.port, meter.topic(topics.STATUS), b"offline")
+
+
+def test_whoever_listens_hears_at_once_that_a_meter_was_killed(
+    tmp_path: Path, meter: Meter
+) -> None:
+    with mosquitto_broker(tmp_path) as listened_to, closing(bench.Air(listened_to.port)) as air:
+        meter.online(listened_to.port)
+        assert air.hear(meter.topic(topics.STATUS)) == b"online"
+        meter.process.kill()
+        assert air.hear(meter.topic(topics.STATUS)) == b"offline"
 
 
 def test_meter_without_settings_waits_and_ends_in_order(meter: Meter) -> None:
