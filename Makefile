@@ -1,12 +1,14 @@
 # Every target sets up what it needs in .venv; the second run finds it done.
 #
 #   make demo       a region on this machine: boards, broker, gateway, audit
+#   make demo-network  two regions and four CometBFT validators on this machine, with faults
 #   make test       lint, then all tests on CPython and under MicroPython
 #   make lint       the checks alone
 #   make bench      the benchmarks
 #   make vectors    write the test vectors anew
 #   make sample-day compute the sample day anew, compare it, check its power flow with pandapower
 #   make coverage   the tests with line and branch coverage (slower)
+#   make cometbft   build CometBFT, which tests with real nodes need
 #   make lock       pin the requirements anew
 #   make clean      remove the environment and every cache
 
@@ -23,13 +25,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
        --only-binary=:all:
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint lint-code lint-format lint-types lint-boards lint-imports \
+.PHONY: help demo demo-network cometbft test lint lint-code lint-format lint-types lint-boards lint-imports \
         format bench vectors sample-day coverage lock clean setup setup-dev
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
 
 demo: $(VENV)/.demo
 	$(BIN)/gridwitness demo
+
+demo-network: $(VENV)/.demo .cometbft/bin/cometbft
+	$(BIN)/gridwitness demo-network
+
+cometbft: .cometbft/bin/cometbft
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -81,7 +88,7 @@ setup: $(VENV)/.demo
 setup-dev: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .cometbft build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------ the environment
@@ -109,6 +116,11 @@ $(VENV)/.dev: $(VENV)/.demo $(VENV)/.dev-requirements \
 
 $(VENV)/.dev-requirements: $(VENV)/.requirements requirements/dev.txt
 	$(PIP) -r requirements/dev.txt
+	@touch $@
+
+# The engine of a network of nodes, built from source: see docs/network.md.
+.cometbft/bin/cometbft: tools/cometbft.py requirements/go.txt | $(VENV)/.demo
+	$(BIN)/gridwitness cometbft install
 	@touch $@
 
 # The types of one board's MicroPython replace the standard library's: never in the environment.

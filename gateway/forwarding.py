@@ -3,28 +3,44 @@
 A summary is in the outbox before anything is sent, and leaves it when the wide area has it.
 Repeats are harmless: a summary is identified by its region and heights. While the wide area cannot
 be reached, or refuses, the oldest one is tried again with growing pauses; nothing is skipped, for
-the wide area takes no gaps.
+the wide area takes no gaps. A refusal that no waiting mends is said loudly and tried seldom.
+
+Several gateways of one region send the same summary, each with its own signature; to the wide area
+it is the same one.
 """
 
 import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from gateway.counters import Counters
 from gateway.queue import Queue
 from gateway.roundbook import Instant
-from ledger.engine.abci import TxResult
+from ledger.engine.abci import Answer, TxResult
 from ledger.engine.solo import Solo
 from ledger.keys import Signer
+from ledger.protocol.cose import Envelope, payload_digest
+from ledger.protocol.errors import ProtocolError
 from ledger.regional.aggregate import Aggregate
 from ledger.regional.application import RegionalApplication
 from ledger.regional.summary import summarise
 from ledger.wide import codes
 from ledger.wide.application import WideApplication
+from ledger.wide.proofs import verify_summary
+from ledger.wide.state import Region
+from ledger.wide.summary import Summary
 
 _log = logging.getLogger("gateway.forwarding")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 300.0
 _MOST_A_STEP = 16
+_LOOK_AGAIN_S = 0.5
+
+# What waiting mends: GAP, when an earlier summary is on its way through another gateway, and the
+# mempool's limits. The rest is for people: another region's history, a key that is not known.
+_TRANSIENT = frozenset({codes.GAP})
+_GATE = 100  # codes from here on are of the mempool's limits
 
 
 class WideArea(Protocol):
@@ -34,8 +50,11 @@ class WideArea(Protocol):
     def height(self) -> int:
         """The newest block that is known here."""
 
-    def submit(self, tx: bytes) -> TxResult:
-        """Hand a summary over; OK also for one that is there already. Raises OSError."""
+    def submit(self, tx: bytes) -> TxResult | None:
+        """Hand a summary over; OK also for one that is there already. Raises OSError.
+
+        None: it is on its way, ask again soon.
+        """
 
 
 class LocalWideArea:
@@ -58,6 +77,92 @@ class LocalWideArea:
         if result.code != codes.OK:
             return result
         return self._node.execute([tx]).tx_results[0]
+
+
+class Rpc(Protocol):
+    """The part of ledger.engine.comet.rpc.Rpc that is needed here; raises OSError."""
+
+    def broadcast(self, txs: Sequence[bytes]) -> list[TxResult]:
+        """Give transactions to the mempool; gives what CheckTx said."""
+
+    def query(self, path: str, key: bytes) -> Answer:
+        """Ask the application."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class RemoteWideArea:
+    """The wide-area chain on a node elsewhere, which CometBFT keeps.
+
+    That node is believed: it is this operator's own. Calls are made in a thread, one at a time, and
+    none of them waits for a block.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+        self._height = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wide")
+        self._asked: tuple[bytes, Future[TxResult | None]] | None = None
+
+    def close(self) -> None:
+        """End the thread and let go of the connection."""
+        self._pool.shutdown(cancel_futures=True)
+        self._rpc.close()
+
+    @property
+    def height(self) -> int:
+        """The newest block that an answer told of."""
+        return self._height
+
+    def submit(self, tx: bytes) -> TxResult | None:
+        """Begin to hand a summary over, or tell how that went; see WideArea."""
+        if self._asked is None or self._asked[0] != tx:
+            self._asked = tx, self._pool.submit(self._hand_over, tx)
+            return None
+        asked = self._asked[1]
+        if not asked.done():
+            return None
+        self._asked = None
+        return asked.result()
+
+    def _hand_over(self, tx: bytes) -> TxResult | None:
+        """Look whether the summary is in the chain, else give it to the mempool."""
+        envelope = Envelope.parse(tx)
+        digest = payload_digest(envelope.payload)
+        summary = Summary.decode(envelope.payload)
+        there = self._digest_there(summary)
+        if there == digest or (there is not None and self._conflict(summary.region) == digest):
+            return TxResult(codes.OK)
+        (result,) = self._rpc.broadcast([tx])
+        if result.code == codes.DUPLICATE:
+            return TxResult(codes.OK, result.log)
+        if result.code == codes.OK and there is not None:
+            log = "other figures are in the chain for these heights: these go up as evidence"
+            return TxResult(codes.CONFLICT, log)
+        return None if result.code == codes.OK else result
+
+    def _digest_there(self, summary: Summary) -> bytes | None:
+        """Give the payload digest of the summary in effect that ends where this one does.
+
+        Whichever gateway of the region has signed it.
+        """
+        key = summary.region + summary.to_height.to_bytes(8, "big")
+        answer = self._rpc.query("summary", key)
+        self._height = max(self._height, answer.height)
+        if not answer.proof:
+            return None
+        try:
+            return verify_summary(
+                answer.app_hash, summary.region, summary.to_height, answer.value, answer.proof
+            ).digest
+        except ProtocolError as e:
+            raise OSError(f"the wide-area node proves nothing: {e}") from None
+
+    def _conflict(self, region: bytes) -> bytes | None:
+        """Give the payload digest that is kept as evidence against the region, if any."""
+        value = self._rpc.query("region", region).value
+        return None if value is None else Region.decode(value).conflict
 
 
 class Forwarder:
@@ -121,8 +226,16 @@ class Forwarder:
         except OSError as e:
             self._wait(now, f"cannot be reached: {e}")
             return False
+        if result is None:
+            self._not_before = now.steady + _LOOK_AGAIN_S
+            return False
         if result.code != codes.OK:
-            self._wait(now, f"refused as {codes.NAMES.get(result.code, result.code)}: {result.log}")
+            why = f"refused as {codes.NAMES.get(result.code, result.code)}: {result.log}"
+            if result.code not in _TRANSIENT and result.code < _GATE:
+                self._pause_s = _LAST_PAUSE_S
+                self._counters.add("summaries.refused")
+                _log.error("event=summary-refused reason=%r", why)
+            self._wait(now, why)
             return False
         self._pause_s = _FIRST_PAUSE_S
         self.last_error = ""

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from gateway.config import ConfigError, Mqtt
+from gateway.config import Mqtt
 from gateway.counters import Counters
 from gateway.queue import Message
+from gateway.schema import ConfigError
 from ledger.protocol.cose import MAX_RECORD_BYTES
 
 _log = logging.getLogger("gateway.ingest")
@@ -48,8 +49,8 @@ class Delivery(NamedTuple):
 class Ingest:
     """One broker connection.
 
-    ``filters`` are the topic filters to subscribe to at QoS 1. Raises ConfigError where the CA
-    file cannot be used.
+    ``filters`` are the topic filters to subscribe to at QoS 1, ``listen`` those at QoS 0, of which
+    a loss does not matter. Raises ConfigError where the CA file cannot be used.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Ingest:
         filters: Sequence[str],
         counters: Counters,
         *,
+        listen: Sequence[str] = (),
         password: str | None = None,
         ca_file: Path | None = None,
     ) -> None:
         self._settings = settings
-        self._filters = list(filters)
+        self._filters = [(name, 1) for name in filters] + [(name, 0) for name in listen]
         self._counters = counters
         self._client_id, self._password, self._ca_file = client_id, password, ca_file
         self._incoming: queue.Queue[Delivery | None] = queue.Queue(_MOST_INCOMING)
@@ -151,14 +153,13 @@ class Ingest:
         self._session_kept = flags.session_present
         self._counters.add("mqtt.connected")
         _log.info("event=mqtt-connected session=%s", "kept" if flags.session_present else "new")
-        client.subscribe([(name, 1) for name in self._filters])
+        client.subscribe(self._filters)
 
     def _on_subscribe(
         self, client: mqtt.Client, _userdata: object, _mid: int, reasons: Any, _properties: object
     ) -> None:
-        refused = [
-            name for name, reason in zip(self._filters, reasons, strict=False) if reason.is_failure
-        ]
+        pairs = zip(self._filters, reasons, strict=False)
+        refused = [name for (name, _), reason in pairs if reason.is_failure]
         if refused:
             self._counters.add("mqtt.subscription_refused", len(refused))
             _log.error("event=mqtt-subscription-refused topics=%r", refused)
@@ -166,8 +167,12 @@ class Ingest:
             return
         self._pause_s = _FIRST_RETRY_S
         self.ready.set()
+        self.wake()  # there is a new connection to greet
+
+    def wake(self) -> None:
+        """End a ``take`` that waits; may be called from any thread."""
         with contextlib.suppress(queue.Full):
-            self._incoming.put_nowait(None)  # wakes ``take``: there is a new connection to greet
+            self._incoming.put_nowait(None)
 
     def _try_anew(self, client: mqtt.Client) -> None:
         """Connect and subscribe again after a growing pause, and not in the same session.

@@ -3,8 +3,9 @@
 from ledger.protocol import records, topics
 from ledger.protocol.cose import address_of
 from ledger.protocol.messages import MAX_CHANGES, encode_members
+from ledger.regional import kinds
 from ledger.regional.application import RegionalApplication
-from ledger.regional.blocks import record_id
+from ledger.regional.blocks import place_of
 
 
 class MembersNews:
@@ -13,23 +14,26 @@ class MembersNews:
     def __init__(self, application: RegionalApplication) -> None:
         self._application = application
         self._approvals: list[tuple[records.RegistryChange, bytes]] = []
-        if application.state.registry.changes or len(application.state.approvals):
-            for height in range(1, application.height + 1):
-                self.read(height)
+        self._read_to = 0
+        if application.height:
+            self.read(application.height)
 
     def read(self, height: int) -> None:
-        """Take the approvals of a block in; registry changes are the last records of a block."""
+        """Take in the approvals of a block, and of those before it that were not read yet.
+
+        A node that begins from a snapshot has many at once; approvals stay where bodies are pruned.
+        """
         blocks = self._application.blocks
         found = []
-        for index in reversed(range(blocks.head(height).record_count)):
-            envelope = blocks.envelope(record_id(height, index))
-            if envelope is None:
-                break
-            change = records.decode(envelope.payload)
-            if not isinstance(change, records.RegistryChange):
-                break
-            found.append((change, envelope.raw))
-        self._approvals += sorted(found, key=lambda pair: pair[0].number)
+        for id_, _ in blocks.kept_records(self._read_to + 1, height + 1):
+            envelope = blocks.envelope(id_)
+            assert envelope is not None
+            change = kinds.decode(envelope.payload)
+            if isinstance(change, records.RegistryChange):
+                found.append((place_of(id_)[0], change, envelope.raw))
+        found.sort(key=lambda item: (item[0], item[1].number))
+        self._approvals += [(change, raw) for _, change, raw in found]
+        self._read_to = max(self._read_to, height)
 
     def messages(self) -> list[tuple[str, bytes]]:
         """Give (topic, message) of each cluster with changes in force; the newest where many."""

@@ -1,5 +1,8 @@
 """Making a region: genesis, keys, configuration, and what each meter is told of it.
 
+A region made here has one gateway. One that several gateways serve is a network and is made by
+``gridwitness network init`` (``tools.network_init``); ``meter_settings`` tells meters of either.
+
 What a meter needs is a small part of the genesis (``ledger.protocol.settings``): its own cluster's
 keys, the operators' and the gateways'.
 """
@@ -13,7 +16,7 @@ from ledger.keys import Signer
 from ledger.protocol import cose, p256, records
 from ledger.protocol.cose import Envelope
 from ledger.protocol.errors import ProtocolError
-from ledger.protocol.settings import Settings
+from ledger.protocol.settings import Settings, brokers_of
 from ledger.region import RegionDirectory
 
 
@@ -71,6 +74,8 @@ def meter_settings(
 ) -> Settings:
     """Give what a meter is told; ``ca`` is a DER certificate for TLS.
 
+    ``host`` may list the brokers of several gateways, ``name[:port]`` separated by commas (SPEC
+    12.4); ``port`` is for those that name none. Raises MalformedRecord for a list of another form.
     ``cluster`` is needed for a meter that joins later; of other changes since the genesis the
     meter learns from the broker. Raises KeyError when the address is no member's and none is given.
     """
@@ -81,6 +86,7 @@ def meter_settings(
         key for key, own in genesis.members if own == cluster and cose.address_of(key) != address
     ]
     parameters = genesis.parameters
+    brokers_of(host, port)
     return Settings(
         genesis.digest,
         parameters.round_s,

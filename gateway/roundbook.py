@@ -29,7 +29,7 @@ records, then the newcomer. What is refused here stays in the meter's journal, w
 again while it has no receipt.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from ledger.protocol import records, rounds
@@ -139,7 +139,7 @@ class RoundBook:
     """The verified records that wait for a block.
 
     ``last`` is the last closed round (-1 before the first). ``members`` are the addresses of the
-    active members.
+    active members. While it is ``paused`` no round is due.
     """
 
     def __init__(
@@ -147,10 +147,12 @@ class RoundBook:
     ) -> None:
         self._pace = pace
         self.last = last
+        self.paused = False
         self._per_member = per_member
         self._most = most
         self._closes = 0
         self._late: dict[bytes, Entry] = {}
+        self._sent: dict[bytes, Entry] = {}
         self._held: dict[int, dict[bytes, Entry]] = {}
         self._of: dict[bytes, dict[bytes, Entry]] = {}
         self._size = 0
@@ -230,7 +232,9 @@ class RoundBook:
         return HELD, out
 
     def _worth(self, entry: Entry) -> int:
-        """Rank a record: 2 for a round at hand, 1 for late, 0 for the future."""
+        """Rank a record: 3 when submitted, 2 for a round at hand, 1 for late, 0 for the future."""
+        if entry.digest in self._sent:
+            return 3
         if entry.round is None or self.last < entry.round <= max(self.frontier, self.last) + 1:
             return 2
         return 1 if entry.round <= self.last else 0
@@ -247,7 +251,7 @@ class RoundBook:
         self._size += 1
 
     def _drop(self, entry: Entry) -> None:
-        if self._late.pop(entry.digest, None) is None:
+        if not (self._sent.pop(entry.digest, None) or self._late.pop(entry.digest, None)):
             held = self._held[entry.round or 0]
             del held[entry.digest]
             if not held:
@@ -286,31 +290,55 @@ class RoundBook:
 
     def due(self, now: Instant) -> int | None:
         """Give the round that must close now, or None: the lowest open one up to what is due."""
-        highest = self._pace.due(self, now)
+        highest = None if self.paused else self._pace.due(self, now)
         if highest is None:
             return None
         return min(r for r in self._held if r <= highest)
 
     def wait_s(self, now: Instant) -> float | None:
         """Give the seconds until a round is due if nothing more arrives, or None."""
-        return self._pace.wait_s(self, now)
+        return None if self.paused else self._pace.wait_s(self, now)
 
     def take(self, round_: int) -> list[Entry]:
-        """Close a round: give its records after late ones and registry changes, oldest first."""
+        """Give a round's records after late ones and registry changes, oldest first.
+
+        They are counted, and known as duplicates, until ``settle``.
+        """
         late = list(self._late.values())[:_MOST_LATE]
         for entry in late:
             del self._late[entry.digest]
         taken = late + list(self._held.pop(round_, {}).values())
-        for entry in taken:
-            self._let_go(entry)
-        self.last = round_
+        self._sent.update((entry.digest, entry) for entry in taken)
+        self._pass(round_)
+        return taken
+
+    def closed(self, round_: int, heard: Iterable[bytes] = ()) -> None:
+        """Take note that the chain has closed a round; what is left of it here is late.
+
+        ``heard`` are the members with records in the block, maybe by way of another gateway.
+        """
+        for address in heard:
+            if address in self._heard:
+                self._heard[address] = self._closes
         self._closes += 1
+        if round_ > self.last:
+            self._pass(round_)
+
+    def settle(self, address: bytes, digest: bytes) -> Entry | None:
+        """Let go of a record: it is in a block, or refused. Gives it, or None if it is not here."""
+        entry = self._of.get(address, {}).get(digest)
+        if entry is not None:
+            self._drop(entry)
+        return entry
+
+    def _pass(self, round_: int) -> None:
+        """Go on to the round after this one."""
+        self.last = round_
         self._complete_at = {}
         if round_ > self.frontier:
             self.frontier = round_
             self._beyond = {a for a, mark in self._mark.items() if mark > round_}
         self._frontier_at = [item for item in self._frontier_at if item[0] > round_]
-        for below in [r for r in self._held if r < round_]:
+        for below in [r for r in self._held if r <= round_]:
             for entry in self._held.pop(below).values():
                 self._late[entry.digest] = entry
-        return taken

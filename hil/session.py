@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import itertools
 import ssl
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,9 +21,10 @@ from hil import enrich
 from hil.broker import HOST, Broker, Tls
 from hil.clusters import Cluster
 from hil.faults import Fault, Outsider
-from hil.meters import ROOT, ProcessMeter
+from hil.meters import ProcessMeter
 from hil.observer import Observer
-from hil.status import GatewayStatus, read_status
+from hil.sites import Sites, host_list, make_sites
+from hil.status import GatewayStatus
 from hil.traces import Recording
 from ledger.genesis import Parameters
 from ledger.protocol import quantities, records, rounds, topics
@@ -50,7 +50,9 @@ class Plan:
     wall time a round (None: as fast as it goes), ``folder`` the region's; the rig keeps its own
     things (the meters' flash, the broker's store, logs) in ``rig`` below it. ``script``
     is awaited before each round: what else happens (a meter joins, the broker dies). With ``tls``
-    everybody speaks TLS with the broker and checks its certificate.
+    everybody speaks TLS with the broker and checks its certificate. ``settings`` are more values
+    for gateway.toml; ``prepare`` is awaited when the region is made and its gateway not started.
+    With more than one of ``gateways`` the region is served by as many sites (``hil.sites``).
     """
 
     recording: Recording
@@ -67,6 +69,9 @@ class Plan:
     heap: str | None = None
     name: str = "region"
     script: "Script | None" = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    prepare: "Prepare | None" = None
+    gateways: int = 1
 
 
 @dataclass
@@ -100,6 +105,7 @@ class View(Protocol):
 
 
 Script = Callable[[int, "Session"], Awaitable[None]]
+Prepare = Callable[["Session"], Awaitable[None]]
 
 
 class Session:
@@ -112,12 +118,12 @@ class Session:
         self.progress = Progress()
         self.published: dict[str, int] = {}
         self.round_s = plan.recording.step_s
+        self._started = time.monotonic()
         self._view: View | None = None
         self._meters: dict[str, ProcessMeter] = {}
         self._changed = asyncio.Event()
         self._observer: Observer | None = None
-        self.broker: Broker
-        self._gateway: asyncio.subprocess.Process | None = None
+        self.sites: Sites
 
     # what faults see (hil.faults.Scene)
 
@@ -151,19 +157,28 @@ class Session:
         """Give the recording's name of each meter's address."""
         return {meter.address: name for name, meter in self._meters.items()}
 
+    @property
+    def broker(self) -> Broker:
+        """The broker that the rig itself talks to; there once the session runs."""
+        return self.sites.brokers[-1]
+
     # the run
 
     async def run(self, view: View) -> None:
         """Play the plan; raises SessionError, MeterError, BrokerError."""
         self._view = view
-        self.broker = Broker(self.rig_folder / "broker", self.plan.broker, self.plan.tls)
+        plan = self.plan
+        self.sites = make_sites(plan.folder, self.rig_folder, plan.gateways, plan.broker, plan.tls)
+        self.directory = self.sites.directory
         async with contextlib.AsyncExitStack() as stack:
             self._stage("starting the broker")
-            stack.enter_context(self.broker)
+            stack.enter_context(self.sites)
             stack.push_async_callback(self._stop_meters)
             await self._start_meters()
-            self._create_region(self.broker.port)
-            stack.push_async_callback(self.stop_gateway)
+            self._create_region()
+            if plan.prepare is not None:
+                await plan.prepare(self)
+            stack.push_async_callback(self.sites.stop)
             await self.start_gateway()
             await self._provision()
             stack.callback(self._stop_observer)
@@ -191,25 +206,24 @@ class Session:
         await _all(meter.start(self.plan.heap) for meter in self._meters.values())
         await _all(meter.enrolled(_START_LIMIT_S) for meter in self._meters.values())
 
-    def _create_region(self, port: int) -> None:
+    def _create_region(self) -> None:
         self._stage("making the region's genesis")
         members = [
             (self._meters[name].public_key, cluster.name)
             for cluster in self.plan.clusters
             for name in cluster.meters
         ]
-        provision.create_region(
-            self.directory,
+        self.sites.create(
             self.plan.name,
             Parameters(round_s=self.round_s, window_rounds=self.plan.window_rounds),
-            members=members,
-            created=self.plan.recording.time_s(self.plan.first),
-            settings={
+            members,
+            self.plan.recording.time_s(self.plan.first),
+            {
                 "mqtt.host": HOST,
-                "mqtt.port": port,
                 "mqtt.ca_file": str(self.plan.tls.ca) if self.plan.tls else "",
                 "rounds.pace": "trace",
                 "rounds.timeout_s": 20.0 if self.plan.round_wall_s is None else self._wall_s(),
+                **self.plan.settings,
             },
         )
 
@@ -217,46 +231,21 @@ class Session:
         return self.plan.round_wall_s or 0.0
 
     async def start_gateway(self) -> None:
-        """Start the gateway's program and wait until it is connected."""
+        """Start the gateway, or all of them, and wait until each is connected."""
         self._stage("starting the gateway")
-        with (self.rig_folder / "gateway.log").open("ab") as log:
-            self._gateway = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gateway",
-                "--config",
-                str(self.directory.config),
-                "--status",
-                str(self._status_file),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + _START_LIMIT_S
-        while not self._read_status().ready:
-            self._check_gateway()
-            if time.monotonic() > deadline:
-                raise SessionError(f"the gateway is not ready: see {self._log}")
-            await asyncio.sleep(_TICK_S)
-
-    @property
-    def _status_file(self) -> Path:
-        return self.rig_folder / "gateway.json"
-
-    @property
-    def _log(self) -> Path:
-        return self.rig_folder / "gateway.log"
+        await self.sites.start()
+        await self.until(
+            lambda: self._read_status().ready, _START_LIMIT_S, "the gateway is not ready"
+        )
 
     def _read_status(self) -> GatewayStatus:
-        self.progress.status = read_status(self._status_file)
+        self.progress.status = self.sites.status
         return self.progress.status
 
     def _check_gateway(self) -> None:
-        if self._gateway is None or self._gateway.returncode is not None:
-            tail = self._log.read_text("utf-8", "replace")[-500:]
-            raise SessionError(f"the gateway ended: {tail}")
+        fallen = self.sites.fallen
+        if fallen:
+            raise SessionError(f"the gateway ended: {fallen}")
 
     async def add_meter(self, name: str, cluster: str) -> ProcessMeter:
         """Start one more meter and tell it of the region; operators must let it join."""
@@ -284,7 +273,12 @@ class Session:
         if self.plan.tls is not None:
             ca = ssl.PEM_cert_to_DER_cert(self.plan.tls.ca.read_text("ascii"))
         settings = provision.meter_settings(
-            genesis, meter.address, HOST, self.broker.port, cluster=cluster, ca=ca
+            genesis,
+            meter.address,
+            host_list(self.sites.brokers),
+            self.broker.port,
+            cluster=cluster,
+            ca=ca,
         )
         meter.send(rig_messages.provision(settings.encode()))
 
@@ -348,7 +342,9 @@ class Session:
             self.progress.height = self._observer.height
         except TimeoutError:
             self._check_gateway()
-            raise SessionError(f"round {round_} did not close: see {self._log}") from None
+            raise SessionError(
+                f"round {round_} did not close: see the logs below {self.plan.folder}"
+            ) from None
         # a meter may miss a head; it catches up later
         await self._wait(
             lambda: all(m.head_round >= round_ for m in self.progress.meters.values()), limit
@@ -403,7 +399,9 @@ class Session:
     def _note(self, text: str) -> None:
         """Write a line for whoever looks for the cause of something later."""
         with (self.rig_folder / "events.log").open("a", encoding="utf-8") as log:
-            log.write(f"{self.progress.stage}, round {self.progress.index}: {text}\n")
+            since = time.monotonic() - self._started
+            stage, index = self.progress.stage, self.progress.index
+            log.write(f"{since:.1f} s, {stage}, round {index}: {text}\n")
 
     # the end
 
@@ -412,17 +410,6 @@ class Session:
         for name, meter in self._meters.items():
             if meter.damaged:
                 self._note(f"{name}: {meter.damaged} frames or messages could not be read")
-
-    async def stop_gateway(self) -> None:
-        """End the gateway in an orderly way."""
-        if self._gateway is None or self._gateway.returncode is not None:
-            return
-        self._gateway.terminate()
-        try:
-            await asyncio.wait_for(self._gateway.wait(), 15)
-        except TimeoutError:
-            self._gateway.kill()
-            await self._gateway.wait()
 
     def _stop_observer(self) -> None:
         if self._observer is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 
 
 class StoreError(Exception):

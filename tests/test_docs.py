@@ -92,7 +92,7 @@ def test_every_command_and_option_exists(document, words, capsys):
         check_module(words[2:], capsys)
         return
     sub = [words[1]] if len(words) > 1 else []
-    if sub in (["board"], ["member"]) and len(words) > 2:
+    if sub in (["board"], ["member"], ["network"], ["cometbft"]) and len(words) > 2:
         sub.append(words[2])
     with pytest.raises(SystemExit) as end:
         cli.main([*sub, "--help"])

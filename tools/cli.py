@@ -17,11 +17,16 @@ from tools.errors import CommandError
 # name -> (module, what it does); modules load only when their command runs
 _COMMANDS = {
     "demo": ("tools.demo", "run meters, gateway and both chains on the sample day, with attacks"),
+    "demo-network": ("tools.demo_network", "two regions, four validators, faults that they bear"),
     "replay": ("tools.replay", "run meters, gateway and both chains on your own recordings"),
     "init": ("tools.init", "make a region: genesis, operators' keys, parameters"),
     "board": ("tools.board", "fetch a flashed board's enrolment request; tell it its region"),
     "member": ("tools.member", "let a meter join or leave, signed by m of n operators"),
     "audit": ("tools.audit", "check a region's ledger offline, from genesis"),
+    "cometbft": ("tools.cometbft", "install CometBFT, which orders blocks among many nodes"),
+    "network": ("tools.network", "make, run, watch and change networks of CometBFT nodes"),
+    "verify": ("tools.verify", "check a proof file, from a genesis or a header that you trust"),
+    "figure": ("tools.figure", "read a region's figure from a node, with its proof"),
     "show": ("tools.show", "members, readings with their votes, blocks, alarms, summaries"),
 }
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from gateway import provision
-from gateway.config import ConfigError
+from gateway.schema import ConfigError
 from ledger.genesis import Parameters
 from ledger.protocol import cose
 from ledger.protocol.errors import ProtocolError
@@ -68,8 +68,8 @@ _LIMITS = {
 }
 
 
-def run(options: argparse.Namespace) -> int:
-    """Make the region; raises CommandError."""
+def check_options(options: argparse.Namespace) -> tuple[Parameters, list[tuple[bytes, str]]]:
+    """Give a region's parameters and its members, as (key, cluster); raises CommandError."""
     for name, (low, high) in _LIMITS.items():
         if not low <= getattr(options, name) <= high:
             option = "--" + name.replace("_", "-")
@@ -83,6 +83,12 @@ def run(options: argparse.Namespace) -> int:
     parameters = Parameters(
         options.round_s, options.committee, options.open_rounds, options.window_rounds
     )
+    return parameters, members
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the region; raises CommandError."""
+    parameters, members = check_options(options)
     directory = RegionDirectory(options.dir.absolute())
     try:
         genesis = provision.create_region(

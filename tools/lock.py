@@ -29,7 +29,7 @@ REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 ENVIRONMENT = ("gateway", "demo", "dev")
 #: Sets that are installed into a folder of their own, with everything they need except what the
 #: environment already holds in a version that they accept.
-ASIDE = ("stubs-rp2", "stubs-esp32", "peers", "sample-day")
+ASIDE = ("stubs-rp2", "stubs-esp32", "peers", "sample-day", "go")
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")

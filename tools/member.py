@@ -12,7 +12,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway import config
-from gateway.config import Config, ConfigError
+from gateway.config import Config
+from gateway.schema import ConfigError
 from ledger.genesis import RegionGenesis
 from ledger.keys import Signer
 from ledger.protocol import records, topics

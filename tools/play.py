@@ -168,11 +168,12 @@ def _print(console: Console, report: Report, audited: AuditReport) -> None:
         table.add_row(name, value)
     console.print(table)
     if report.attacks:
-        _print_attacks(console, report.attacks)
+        print_attacks(console, report.attacks)
     console.print(LIMITS)
 
 
-def _print_attacks(console: Console, attacks: list[Attack]) -> None:
+def print_attacks(console: Console, attacks: list[Attack]) -> None:
+    """Print what was tried and how often it was stopped."""
     table = Table(title="Attacks", title_justify="left")
     for column in ("attack", "tried", "stopped", "what was done"):
         table.add_column(column, overflow="fold")

@@ -6,6 +6,9 @@ first session is like any other, so access point and broker may come up later th
 wait between two doubles up to half a minute, with jitter, so that a neighbourhood does not come
 back at one instant.
 
+Where the settings name several brokers, the meter stays with one that works. After a session that
+did not last it goes to the next, and the wait doubles when all of them have had their turn.
+
 Left out: what messages mean. They go to ``on_message`` as they come.
 """
 
@@ -71,6 +74,32 @@ def next_wait_ms(failures: int, jitter: int) -> int:
     return longest // 2 + longest * jitter // 512
 
 
+class Brokers:
+    """The brokers of the settings ((name, port), in their order), and whose turn it is."""
+
+    def __init__(self, brokers: "list[tuple[str, int]]") -> None:
+        self._brokers = brokers
+        self._at = 0
+        self._failures = 0
+
+    def now(self) -> "tuple[str, int]":
+        """Give the broker to connect to."""
+        return self._brokers[self._at]
+
+    def ended(self, lasted: bool, jitter: int) -> int:
+        """Take note of the end of a session; gives the wait before the next (ms).
+
+        A broker with which a session ``lasted`` is tried first again. ``jitter`` is 0 to 255.
+        """
+        if lasted:
+            self._failures = 0
+        else:
+            self._at = (self._at + 1) % len(self._brokers)
+        wait_ms = next_wait_ms(self._failures // len(self._brokers), jitter)
+        self._failures += 1
+        return wait_ms
+
+
 class Link:
     """``network`` is a coroutine function that brings the board's network up or raises OSError.
 
@@ -97,11 +126,14 @@ class Link:
         self._beat = beat
         self._fault = fault
         self._ended = False
+        self._online_at: "Any" = None
         self.online = False
         tls = tls_context(settings.ca) if settings.ca is not None else None
+        self._brokers = Brokers(settings.brokers())
+        host, port = self._brokers.now()
         self._client = Client(
-            settings.host,
-            settings.port,
+            host,
+            port,
             hexlify(address).decode(),
             on_message,
             user=settings.user,
@@ -116,19 +148,22 @@ class Link:
 
     async def run(self) -> None:
         """Keep the link up for ever."""
-        failures = 0
         while True:
             self._beat()
-            began = clock.ticks_ms()
+            self._online_at = None
             try:
                 await self._session()
             except OSError as error:  # LinkDown too
                 self._fault("link down", str(error))
-            if clock.ticks_diff(clock.ticks_ms(), began) > _GOOD_SESSION_MS:
-                failures = 0
             self._beat()
-            await asyncio.sleep(next_wait_ms(failures, urandom(1)[0]) / 1000)
-            failures += 1
+            wait_ms = self._brokers.ended(self._lasted(), urandom(1)[0])
+            await asyncio.sleep(wait_ms / 1000)
+
+    def _lasted(self) -> bool:
+        """Tell whether the session that has ended was one."""
+        if self._online_at is None:
+            return False
+        return clock.ticks_diff(clock.ticks_ms(), self._online_at) > _GOOD_SESSION_MS
 
     async def goodbye(self) -> None:
         """End an open session in order: the status says so instead of the last will."""
@@ -141,6 +176,8 @@ class Link:
 
     async def _session(self) -> None:
         await self._network()
+        host, port = self._brokers.now()
+        self._client.aim(host, port)
         await self._client.connect()
         self._beat()
         self._ended = False
@@ -149,6 +186,7 @@ class Link:
             await self._subscribe()
             await self._client.publish(self._topic(topics.STATUS), ONLINE, retain=True)
             self.online = True
+            self._online_at = clock.ticks_ms()
             self._tell(True)
             self._outbox.restart()
             await self._publish()
@@ -175,13 +213,15 @@ class Link:
             self._outbox.ready.set()
 
     async def _subscribe(self) -> None:
+        # All at QoS 0. The session is a clean one, so that at QoS 1 nothing would be kept for a
+        # meter that is away; what is lost on the way costs an abstention, or is retained, or is
+        # asked for by sending again. And a group of brokers that has just lost one takes seconds
+        # to agree on each subscription at QoS 1.
         settings = self._settings
-        await self._client.subscribe(topics.head(settings.chain), 1)
-        await self._client.subscribe(self._topic(topics.RECEIPT), 1)
-        await self._client.subscribe(topics.members(settings.chain, settings.cluster), 1)
-        # the voters' stream: a loss is an abstention, and acknowledging it would cost the broker
-        # twenty times the work
-        await self._client.subscribe(topics.cluster_readings(settings.chain, settings.cluster), 0)
+        await self._client.subscribe(topics.head(settings.chain))
+        await self._client.subscribe(self._topic(topics.RECEIPT))
+        await self._client.subscribe(topics.members(settings.chain, settings.cluster))
+        await self._client.subscribe(topics.cluster_readings(settings.chain, settings.cluster))
 
     async def _publish(self) -> None:
         while not self._ended:

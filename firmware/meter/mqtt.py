@@ -113,6 +113,7 @@ class Client:
     ) -> None:
         if not 0 < keepalive_s <= 0xFFFF or max_inflight < 1:
             raise ValueError("keepalive_s or max_inflight out of range")
+        self._ssl = ssl
         self._where = (host, port, ssl, server_hostname or host)
         self._on_message = on_message
         self._keepalive_s = keepalive_s
@@ -143,6 +144,10 @@ class Client:
         self._ping_at: "Any" = None  # when the unanswered ping left
 
     # ------------------------------------------------------------------ for the supervisor
+
+    def aim(self, host: str, port: int) -> None:
+        """Say which broker the next connect() goes to; its certificate must name this host."""
+        self._where = (host, port, self._ssl, host)
 
     async def connect(self) -> None:
         """Open the connection and the MQTT session; raises LinkDown, also when refused."""

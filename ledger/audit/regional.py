@@ -1,24 +1,34 @@
 """The regional chain, re-done from genesis.
 
 Every stored block's records go through the same application as in a gateway, over a database of
-its own, and must give the same block. The gateway's order to close a round is not kept: the head's
-signature stands in its place, so that one is checked first and the order is taken as given.
+its own, and must give the same block. Gateways' orders to close a round are not kept: the head's
+signature stands in their place, so that one is checked first and the orders are taken as given. So
+is what the engine convicted validators of, for its evidence stays with the engine.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from ledger.audit import pruned
 from ledger.audit.report import REGIONAL, AuditReport, wrong, wrong_record
 from ledger.audit.signatures import Ahead
 from ledger.audit.stored import Comparison, Row, Stored
-from ledger.engine.abci import TxResult
+from ledger.engine.abci import Decision, Misbehaviour, TxResult, UpgradeNeeded
 from ledger.genesis import RegionGenesis, addresses
 from ledger.protocol import cose, records, tally
 from ledger.protocol.cose import Envelope
 from ledger.protocol.errors import BadSignature, MalformedRecord
 from ledger.regional import codes
 from ledger.regional.application import RegionalApplication
-from ledger.regional.blocks import TABLES, Block, Result, place_of, record_id
+from ledger.regional.blocks import (
+    TABLES,
+    WAITING_MISBEHAVIOUR,
+    Block,
+    Result,
+    decode_misbehaviour,
+    place_of,
+    record_id,
+)
 from ledger.regional.compact import Compact
 from ledger.store import Database
 from ledger.verify import Verifier
@@ -26,6 +36,7 @@ from ledger.verify import Verifier
 Progress = Callable[[int, int], None]
 """``progress(blocks done, blocks in all)``."""
 
+_HEADS = "SELECT height, round, digest, payload, envelope FROM heads ORDER BY height"
 _NO_SIGNATURE = bytes(cose.SIGNATURE_BYTES)
 _MOST_ENGINE_HEIGHT_BYTES = 8
 _UNREADABLE = "it cannot be rebuilt from what is kept"
@@ -84,6 +95,14 @@ class RegionalAudit:
         """Check everything; raises Wrong."""
         if self._stored.meta("genesis") != self._genesis.encode():
             raise wrong(REGIONAL, None, "the ledger was begun with another genesis")
+        first = pruned.first_body(self._stored)
+        if first is None:
+            self._redo_all(progress)
+        else:
+            self._check_pruned(first, progress)
+        self._stored.check_pages()
+
+    def _redo_all(self, progress: Progress | None) -> None:
         blocks = self._stored.count("heads")
         with Ahead(self._blocks(), _raws, self._key_of, self._verifier) as ahead:
             for block in ahead:
@@ -92,15 +111,51 @@ class RegionalAudit:
                     progress(self._report.blocks + self._report.unsigned, blocks)
         self._redo_waiting()
         self._compare_tables()
-        self._stored.check_pages()
+
+    # a chain whose old bodies are not here
+
+    def _check_pruned(self, first: int, progress: Progress | None) -> None:
+        report = self._report
+        self.app, taken = pruned.take(
+            self._genesis,
+            self._stored,
+            first,
+            self._heads(progress),
+            own=self._own,
+            verifier=self._verifier,
+        )
+        report.records = taken.records
+        report.signatures += taken.signatures
+        report.witnessed_height = self.app.state.registry.witnessed
+        report.first_body = first
+        report.unchecked = pruned.UNCHECKED.format(first)
+        self._redo_waiting()
+        compare = Comparison(self._stored, self._own, REGIONAL).table
+        compare("slots", ("slot", "id"), lambda row: f"the slot of {_place(row[1])}")
+        compare("digests", ("digest", "id"), lambda row: f"the digest of {_place(row[1])}")
+        compare("history", ("level", "place"), lambda row: f"the log's node {row[0]}, {row[1]}")
+        compare("pending", ("position",), lambda row: f"waiting record {row[0]}")
+
+    def _heads(self, progress: Progress | None) -> Iterator[bytes]:
+        blocks = self._stored.count("heads")
+        for row in self._stored.rows(_HEADS):
+            stored = StoredBlock(int(str(row[0])), row, [])
+            _, payload = self._check_head(stored)
+            if self._check_signature(stored, payload) is None:
+                self._report.unsigned += 1
+            else:
+                self._report.blocks += 1
+                self._report.signatures += 1
+            if progress is not None:
+                progress(self._report.blocks + self._report.unsigned, blocks)
+            yield payload
 
     # reading
 
     def _blocks(self) -> Iterator[StoredBlock]:
         rows = map(self._unpack, self._stored.rows("SELECT id, packed FROM records ORDER BY id"))
         row = next(rows, None)
-        heads = "SELECT height, round, digest, payload, envelope FROM heads ORDER BY height"
-        for head in self._stored.rows(heads):
+        for head in self._stored.rows(_HEADS):
             height = int(str(head[0]))
             found: list[StoredRecord] = []
             while row is not None and row.id < record_id(height + 1, 0):
@@ -201,19 +256,41 @@ class RegionalAudit:
             raise wrong(REGIONAL, stored.height, f"record {len(stored.records)} is missing")
 
     def _execute(self, stored: StoredBlock, head: records.Head, signer: bytes | None) -> Block:
-        kid = signer or next(iter(self._gateways))
-        order = records.Close(self._genesis.chain, head.round)
-        close = cose.join(kid, order.payload(), _NO_SIGNATURE)
-        self._verifier.admit(close, order)
+        closes = self._orders(head.round, signer)
         # what cannot be rebuilt is refused in its place, so that the first wrong record is named
         raws = [r.raw if isinstance(r.raw, bytes) else b"" for r in stored.records]
-        results = self.app.finalize_block(stored.height, [*raws, close.raw]).tx_results
-        self.app.commit()
+        decision = Decision(misbehaviour=self._convictions(stored.height))
+        results = self._finalize(stored.height, [*raws, *closes], decision)
         made = self.app.made()
         self._check_records(stored, head.round, made, results)
         if results[-1].code != codes.OK:
             raise wrong(REGIONAL, stored.height, f"the round cannot be closed: {results[-1].log}")
         return made[0]
+
+    def _orders(self, round_: int, signer: bytes | None) -> list[bytes]:
+        """Give the orders of a majority of gateways, as if they had been checked."""
+        closers = self.app.delivery.closers()
+        if signer in closers:
+            closers = [signer, *(gateway for gateway in closers if gateway != signer)]
+        order = records.Close(self._genesis.chain, round_)
+        closes = []
+        for gateway in closers[: len(closers) // 2 + 1]:
+            close = cose.join(gateway, order.payload(), _NO_SIGNATURE)
+            self._verifier.admit(close, order)
+            closes.append(close.raw)
+        return closes
+
+    def _convictions(self, height: int) -> tuple[Misbehaviour, ...]:
+        sql = "SELECT misbehaviour FROM convictions WHERE height=? ORDER BY place"
+        return tuple(_misbehaviour(height, row[0]) for row in self._stored.rows(sql, [height]))
+
+    def _finalize(self, height: int, txs: list[bytes], decision: Decision) -> tuple[TxResult, ...]:
+        try:
+            results = self.app.finalize_block(height, txs, decision).tx_results
+        except UpgradeNeeded as e:
+            raise wrong(REGIONAL, height, f"this program cannot check it: {e}") from None
+        self.app.commit()
+        return results
 
     def _check_records(
         self, stored: StoredBlock, round_: int, made: list[Block], results: tuple[TxResult, ...]
@@ -276,10 +353,17 @@ class RegionalAudit:
     # what is not in blocks
 
     def _redo_waiting(self) -> None:
-        rows = self._stored.rows("SELECT envelope FROM pending ORDER BY position")
-        raws = [_bytes(i, row[0]) for i, row in enumerate(rows)]
-        results = self.app.finalize_block(self.app.height + 1, raws).tx_results
-        self.app.commit()
+        rows = self._stored.rows(
+            "SELECT position, envelope FROM pending ORDER BY position",
+        )
+        raws, found = [], []
+        for index, (position, raw) in enumerate(rows):
+            if isinstance(position, int) and position >= WAITING_MISBEHAVIOUR:
+                found.append(_misbehaviour(None, raw))
+            else:
+                raws.append(_bytes(index, raw))
+        decision = Decision(misbehaviour=tuple(found))
+        results = self._finalize(self.app.height + 1, raws, decision)
         for index, (raw, result) in enumerate(zip(raws, results, strict=True)):
             if result.code != codes.OK:
                 raise wrong_record(REGIONAL, None, index, raw, _refusal(result))
@@ -298,6 +382,8 @@ class RegionalAudit:
         compare("results", ("id", "height"), lambda row: f"a result of {_place(row[0])}")
         compare("history", ("level", "place"), lambda row: f"the log's node {row[0]}, {row[1]}")
         compare("state", ("key",), _name_state)
+        compare("convictions", ("height", "place"), lambda row: f"a conviction of block {row[0]}")
+        compare("paths", ("id",), lambda row: f"the path of {_place(row[0])}")
         compare("windows", ("to_height",), lambda row: f"the window up to block {row[0]}")
         compare("pending", ("position",), lambda row: f"waiting record {row[0]}")
         # where the engine stands is not part of the chain
@@ -314,6 +400,15 @@ def _bytes(index: int, raw: object) -> bytes:
     if isinstance(raw, bytes):
         return raw
     raise wrong_record(REGIONAL, None, index, raw, "it is not bytes")
+
+
+def _misbehaviour(height: int | None, data: object) -> Misbehaviour:
+    try:
+        if not isinstance(data, bytes):
+            raise MalformedRecord("it is not bytes")
+        return decode_misbehaviour(data)
+    except MalformedRecord as e:
+        raise wrong(REGIONAL, height, f"a validator's conviction cannot be read: {e}") from None
 
 
 def _refusal(result: TxResult) -> str:
@@ -350,6 +445,11 @@ def _name_state(row: Row) -> str:
     key = row[0]
     if not isinstance(key, bytes):
         return "a state entry without a key"
-    names = {b"m": "member", b"o": "the open reading", b"a": "the registry change"}
+    names = {
+        b"m": "member",
+        b"o": "the open reading",
+        b"a": "the registry change",
+        b"g": "gateway",
+    }
     name = names.get(key[:1])
     return "the state's counters" if name is None else f"the state of {name} {key[1:].hex()}"

@@ -15,6 +15,7 @@ _KIND_NAMES = {
     records.HEAD: "head",
     records.REGISTRY_CHANGE: "registry change",
     records.SUMMARY: "summary",
+    records.NETWORK_CHANGE: "network change",
 }
 
 
@@ -44,8 +45,11 @@ class AuditReport:
 
     ``unsigned`` is 1 where no gateway has signed the newest block yet: what a gateway leaves behind
     that is cut off between a block and its signature. It follows from its records, but nobody
-    vouches for it. ``conflicts`` counts the regions whose gateways signed contradicting
-    summaries.
+    vouches for it. ``first_body`` is the first regional block whose records are here, and
+    ``unchecked`` a sentence on what could not be checked without the others. ``pruned_summaries``
+    are those whose bodies this copy has let go: with any, the totals of regions and the application
+    hashes of older blocks could not be checked. ``conflicts`` counts the regions whose gateways
+    signed contradicting summaries.
     """
 
     genesis: str = ""
@@ -56,7 +60,10 @@ class AuditReport:
     witnessed_height: int = 0
     wide_height: int = 0
     summaries: int = 0
+    pruned_summaries: int = 0
     conflicts: int = 0
+    first_body: int = 1
+    unchecked: str = ""
     seconds: float = 0.0
     failure: Failure | None = None
 
@@ -125,6 +132,7 @@ def _slot(kind: int, fields: list[object]) -> str | None:
         records.HEAD: (("height", 0), ("round", 1)),
         records.REGISTRY_CHANGE: (("number", 0),),
         records.SUMMARY: (("heights after", 1), ("to", 2)),
+        records.NETWORK_CHANGE: (("number", 0),),
     }.get(kind)
     if names is None or any(i >= len(fields) or not _is_int(fields[i]) for _, i in names):
         return None

@@ -2,6 +2,13 @@
 
 What was kept goes through the same application again, block by block. The summaries of the region
 at hand are also made anew from its regional chain.
+
+Where bodies of summaries were pruned, nothing can be re-done. Then every entry is held against the
+log and the state against the newest application hash, the bodies that are there are checked with
+their signatures, network changes are followed, and each region's leaf is held against its entries.
+Energies and counts in the leaves, and the application hashes of older blocks, stay unchecked.
+
+What the engine said of validators' misbehaviour is unsigned: the evidence is in CometBFT's blocks.
 """
 
 from collections.abc import Iterator
@@ -9,8 +16,10 @@ from dataclasses import fields
 
 from ledger.audit.report import WIDE, AuditReport, wrong, wrong_record
 from ledger.audit.stored import Comparison, Row, Stored
+from ledger.engine.abci import Misbehaviour, TxResult, UpgradeNeeded
 from ledger.genesis import WideGenesis
-from ledger.protocol.cose import Envelope
+from ledger.protocol.cose import Envelope, payload_digest
+from ledger.protocol.errors import MalformedRecord, ProtocolError
 from ledger.regional.aggregate import Aggregate
 from ledger.regional.application import RegionalApplication
 from ledger.regional.summary import summarise
@@ -18,8 +27,13 @@ from ledger.store import Database
 from ledger.verify import Verifier
 from ledger.wide import codes
 from ledger.wide.application import WideApplication
+from ledger.wide.entries import Entry, decode_misbehaviour
+from ledger.wide.restore import kept_row, state_row
 from ledger.wide.store import TABLES
 from ledger.wide.summary import Summary
+
+_KEPT = "SELECT number, block, subject, place, code, digest, envelope FROM kept ORDER BY number"
+_PRUNED = "SELECT count(*) FROM kept WHERE envelope IS NULL AND code <= 22"
 
 
 class WideAudit:
@@ -51,7 +65,22 @@ class WideAudit:
         """Check everything; raises Wrong."""
         if self._stored.meta("genesis") != self._genesis.encode():
             raise wrong(WIDE, None, "the ledger was begun with another genesis")
-        kept = self._stored.rows("SELECT number, block, code, envelope FROM kept ORDER BY number")
+        ((pruned,),) = self._stored.rows(_PRUNED)
+        self._report.pruned_summaries = int(str(pruned))
+        if pruned:
+            self._follow()
+        else:
+            self._redo_all()
+        self._report.conflicts = sum(
+            self.app.state.region(region).conflict is not None for region in self.app.regions()
+        )
+        self._compare_tables(whole=not pruned)
+        self._stored.check_pages()
+
+    # with every body
+
+    def _redo_all(self) -> None:
+        kept = self._stored.rows(_KEPT)
         row = next(kept, None)
         for height, app_hash in self._stored.rows(
             "SELECT height, app_hash FROM blocks ORDER BY height"
@@ -64,68 +93,128 @@ class WideAudit:
         if row is not None:
             why = f"record {row[0]} is kept for block {ascii(row[1])[:20]}, which is not there"
             raise wrong(WIDE, None, why)
-        self._report.conflicts = sum(
-            self.app.state.region(region).conflict is not None
-            for region, _ in self._genesis.regions
-        )
-        self._compare_tables()
-        self._stored.check_pages()
 
     def _redo(self, height: int, block: list[Row], app_hash: object) -> None:
-        if height != self.app.height + 1:
-            why = "the block is missing" if height > self.app.height else "no block has this height"
-            raise wrong(WIDE, min(height, self.app.height + 1), why)
-        raws = list(self._check_numbers(height, block))
-        results = self.app.finalize_block(height, raws).tx_results
+        if height <= self.app.height:
+            raise wrong(WIDE, height, "no block has this height")
+        steps = list(self._read_steps(height, block))
+        try:
+            told = iter(self.app.apply(height, steps).tx_results)
+        except UpgradeNeeded as e:
+            raise wrong(WIDE, height, f"it cannot be checked with this program: {e}") from None
         self.app.commit()
-        for row, raw, result in zip(block, raws, results, strict=True):
-            number = int(str(row[0]))
-            if result.code not in (codes.OK, codes.CONFLICT):
-                why = f"{codes.NAMES[result.code]}: {result.log}"
-                raise wrong_record(WIDE, height, number, raw, why)
-            if row[2] != result.code:
-                why = f"it is kept as {_name(row[2])}, and it is {_name(result.code)}"
-                raise wrong_record(WIDE, height, number, raw, why)
-            self._report.signatures += 1
-            if result.code == codes.OK:
-                self._check_own(height, number, raw)
-                self._report.summaries += 1
+        for row, step in zip(block, steps, strict=True):
+            self._check_row(height, row, next(told) if isinstance(step, bytes) else None)
         if self.app.app_hash != app_hash:
             raise wrong(WIDE, height, "the application hash does not follow from the summaries")
         self._report.wide_height = height
 
-    def _check_numbers(self, height: int, block: list[Row]) -> Iterator[bytes]:
-        for number, (found, _, _, raw) in enumerate(block, self.app.log.size):
-            if found != number:
+    def _read_steps(self, height: int, block: list[Row]) -> Iterator[Misbehaviour | bytes]:
+        for number, row in enumerate(block, self.app.log.size):
+            if row[0] != number:
                 raise wrong(WIDE, height, f"record {number} is missing")
+            raw = row[6]
             if not isinstance(raw, bytes):
                 raise wrong_record(WIDE, height, number, raw, "it is not bytes")
-            yield raw
+            if row[4] != codes.MISBEHAVIOUR:
+                yield raw
+                continue
+            try:
+                yield decode_misbehaviour(raw)
+            except MalformedRecord as e:
+                raise wrong_record(WIDE, height, number, raw, str(e)) from None
 
-    def _check_own(self, height: int, number: int, raw: bytes) -> None:
-        """Check a summary of the region at hand against its regional chain."""
-        payload = Envelope.parse(raw).payload
-        summary = Summary.decode(payload)
-        if summary.region != self._regional.genesis.chain:
+    def _check_row(self, height: int, row: Row, result: TxResult | None) -> None:
+        number, raw = int(str(row[0])), row[6]
+        if result is not None and result.code not in (codes.OK, codes.CONFLICT):
+            why = f"{codes.NAMES[result.code]}: {result.log}"
+            raise wrong_record(WIDE, height, number, raw, why)
+        entry = self.app.store.entry(number)
+        assert entry is not None, "what was let in is not kept"
+        if row[4] != entry.code:
+            why = f"it is kept as {_name(row[4])}, and it is {_name(entry.code)}"
+            raise wrong_record(WIDE, height, number, raw, why)
+        if row[2:6] != tuple(entry):
+            why = "its entry is not the one that it makes"
+            raise wrong_record(WIDE, height, number, raw, why)
+        self._count(entry, signed=result is not None)
+        if entry.code == codes.OK:
+            self._check_own(height, number, entry, raw)
+
+    def _count(self, entry: Entry, *, signed: bool) -> None:
+        self._report.signatures += signed
+        self._report.summaries += entry.code == codes.OK
+
+    # without some
+
+    def _follow(self) -> None:
+        newest = list(
+            self._stored.rows("SELECT height, app_hash FROM blocks ORDER BY height DESC LIMIT 1")
+        )
+        if not newest or not isinstance(newest[0][1], bytes):
+            raise wrong(WIDE, None, "there is no block with an application hash")
+        height, app_hash = int(str(newest[0][0])), newest[0][1]
+        place: list[Row] = []
+        try:
+            self.app.restore(height, app_hash, self._rows_of_all(height, place))
+        except ProtocolError as e:
+            if not place:
+                raise wrong(WIDE, None, str(e)) from None
+            row = place[-1]
+            raise wrong_record(WIDE, int(str(row[1])), int(str(row[0])), row[6], str(e)) from None
+        for row in self._stored.rows(_KEPT):
+            entry = Entry.checked(*row[2:6])
+            has_body = isinstance(row[6], bytes)
+            self._count(entry, signed=has_body and entry.code != codes.MISBEHAVIOUR)
+            if entry.code == codes.OK:
+                self._check_own(int(str(row[1])), int(str(row[0])), entry, row[6])
+        self._report.wide_height = height
+
+    def _rows_of_all(self, height: int, place: list[Row]) -> Iterator[list[object]]:
+        """Give the rows as a snapshot has them; ``place`` gets each row of ``kept``."""
+        for key, value in self._stored.rows("SELECT key, value FROM state ORDER BY key"):
+            yield state_row(key, value)
+        before = 0
+        for number, row in enumerate(self._stored.rows(_KEPT)):
+            block = row[1]
+            if row[0] != number:
+                raise wrong(WIDE, None, f"record {number} is missing")
+            if not isinstance(block, int) or not before <= block <= height:
+                why = f"record {number} is kept for block {ascii(block)[:20]}, which is not there"
+                raise wrong(WIDE, None, why)
+            before = block
+            place[:] = [row]
+            yield kept_row(*row[2:])
+        place.clear()
+
+    # the region at hand
+
+    def _check_own(self, height: int, number: int, entry: Entry, raw: object) -> None:
+        """Check a summary of the region at hand against its regional chain, pruned or not."""
+        if entry.subject != self._regional.genesis.chain:
             return
-        if summary.to_height > self._report.blocks:
+        if entry.place > self._report.blocks:
             why = f"the regional chain here has {self._report.blocks} signed blocks"
             raise wrong_record(WIDE, height, number, raw, why)
-        blob = self._windows.get(summary.to_height)
+        blob = self._windows.get(entry.place)
+        if blob is None and self._regional.blocks.first_body() > 1:
+            return  # begun from a snapshot, which has the newest window alone
         if blob is None:
-            why = f"no window of the regional chain ends at block {summary.to_height}"
+            why = f"no window of the regional chain ends at block {entry.place}"
             raise wrong_record(WIDE, height, number, raw, why)
-        made = summarise(
-            self._regional, summary.to_height, Aggregate.decode(blob), self._genesis.chain
-        )
-        if made.payload() != payload:
-            raise wrong_record(WIDE, height, number, raw, _difference(summary, made))
+        made = summarise(self._regional, entry.place, Aggregate.decode(blob), self._genesis.chain)
+        if payload_digest(made.payload()) != entry.digest:
+            why = "the regional chain gives another one"
+            if isinstance(raw, bytes):
+                why = _difference(Summary.decode(Envelope.parse(raw).payload), made)
+            raise wrong_record(WIDE, height, number, raw, why)
 
-    def _compare_tables(self) -> None:
+    def _compare_tables(self, *, whole: bool) -> None:
         compare = Comparison(self._stored, self._own, WIDE).table
-        compare("kept", ("number",), lambda row: f"record {row[0]}")
+        if whole:
+            compare("kept", ("number",), lambda row: f"record {row[0]}")
+            compare("blocks", ("height",), lambda row: f"block {row[0]}")
         compare("summaries", ("region", "to_height"), lambda row: f"the summary up to {row[1]}")
-        compare("blocks", ("height",), lambda row: f"block {row[0]}")
         compare("history", ("level", "place"), lambda row: f"the log's node {row[0]}, {row[1]}")
         compare("state", ("key",), _name_state)
         compare("meta", ("name",), lambda row: f"{row[0]}")

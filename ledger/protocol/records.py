@@ -27,6 +27,7 @@ REGISTRY_CHANGE = 6
 SUMMARY = 7
 CLOSE = 8
 ENROLMENT = 9
+NETWORK_CHANGE = 10  # of nodes, not of meters: ledger/network.py takes it apart
 
 MAX_VALUES = 16
 MAX_VERDICTS = 24

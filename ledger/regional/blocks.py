@@ -3,20 +3,36 @@
 Writes happen inside the transaction that the application opened; reads see it. Records are kept
 packed (``ledger.regional.compact``). Readings are found by digest and by slot through 64-bit
 prefixes (the few collisions are told apart by looking), ballots by slot: full digests in an index
-would cost a fifth of the store.
+would cost a fifth of the store. ``convictions`` are what the engine convicted validators of, by the
+block in which that took effect. ``paths``, and digests of results, are what pruning leaves
+(``ledger.regional.prune``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
-from ledger.protocol import records
+from ledger.engine.abci import Misbehaviour
+from ledger.protocol import cbor, records
 from ledger.protocol.cose import Envelope, payload_digest
-from ledger.regional import compact
+from ledger.protocol.errors import MalformedRecord
+from ledger.regional import compact, kinds
 from ledger.regional.compact import Compact, place_of, prefix_of, record_id
+from ledger.regional.kinds import Entry, slot_of
 from ledger.store import ChainStore, Database
 
-__all__ = ["TABLES", "Block", "Blocks", "Result", "place_of", "record_id", "slot_of"]
+__all__ = [
+    "TABLES",
+    "Block",
+    "Blocks",
+    "Result",
+    "decode_misbehaviour",
+    "encode_misbehaviour",
+    "place_of",
+    "record_id",
+    "slot_of",
+]
 
 TABLES = (
     compact.TABLES
@@ -30,8 +46,12 @@ CREATE TABLE IF NOT EXISTS slots (
     slot INTEGER, id INTEGER, PRIMARY KEY (slot, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER, height INTEGER, outcome INTEGER NOT NULL, drawn INTEGER NOT NULL,
-    accepts INTEGER NOT NULL, rejects INTEGER NOT NULL, abstains INTEGER NOT NULL,
+    accepts INTEGER NOT NULL, rejects INTEGER NOT NULL, abstains INTEGER NOT NULL, digest BLOB,
     PRIMARY KEY (id, height)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS paths (id INTEGER PRIMARY KEY, path BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS convictions (
+    height INTEGER, place INTEGER, misbehaviour BLOB NOT NULL,
+    PRIMARY KEY (height, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (
     level INTEGER, place INTEGER, digest BLOB NOT NULL, PRIMARY KEY (level, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -41,6 +61,29 @@ CREATE TABLE IF NOT EXISTS windows (
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 )
+
+
+# positions in the table of what waits; records have those below
+WAITING_CLOSES = 1 << 32
+WAITING_MISBEHAVIOUR = 1 << 33
+_END = 1 << 34
+_VALIDATOR_ADDRESS_BYTES = 20
+_WHOLE = "substr(packed, 1, 1) = x'd2'"  # kept as an envelope, see compact
+
+
+def encode_misbehaviour(found: Misbehaviour) -> bytes:
+    """Give the bytes that stand for a conviction: what is kept and what is hashed (SPEC 11.8)."""
+    return cbor.dumps([found.kind, found.address, found.height])
+
+
+def decode_misbehaviour(data: bytes) -> Misbehaviour:
+    """Take such bytes apart; raises MalformedRecord."""
+    kind, address, height = records.array(cbor.loads(data, 3), 3, 3, "misbehaviour")
+    return Misbehaviour(
+        records.integer(kind, 0, 0xFFFF, "kind"),
+        records.octets(address, _VALIDATOR_ADDRESS_BYTES, "validator's address"),
+        records.integer(height, 0, (1 << 63) - 1, "height"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +109,14 @@ class Block:
     """One closed round: its head, its records in order, and the results that it settles."""
 
     head: records.Head
-    records: tuple[
-        tuple[Envelope, "records.Reading | records.Ballot | records.RegistryChange"], ...
-    ]
+    records: tuple[Entry, ...]
     results: tuple[Result, ...]
+    convictions: tuple[Misbehaviour, ...] = ()
 
 
 def _slot_prefix(kind: int, address: bytes, slot: tuple[int, int]) -> int:
     numbers = bytes([kind]) + slot[0].to_bytes(4, "big") + slot[1].to_bytes(4, "big")
     return prefix_of(sha256(address + numbers).digest())
-
-
-def slot_of(record: "records.Reading | records.Ballot") -> tuple[int, int]:
-    """Give (boot, seq) of a reading, (round, 0) of a ballot."""
-    if isinstance(record, records.Reading):
-        return record.boot, record.seq
-    return record.round, 0
 
 
 class Blocks(ChainStore):
@@ -163,6 +198,13 @@ class Blocks(ChainStore):
         row = self._sql.execute("SELECT packed FROM records WHERE id=?", (id_,)).fetchone()
         return None if row is None else self._compact.unpack(id_, row[0])
 
+    def digest_of(self, id_: int) -> bytes:
+        """Give the digest of a record; raises MalformedRecord where it is not here."""
+        envelope = self.envelope(id_)
+        if envelope is None:
+            raise MalformedRecord("a record is not here that a result is of")
+        return envelope.digest
+
     def record(self, id_: int) -> bytes | None:
         """Give the bytes of a record's envelope, or None."""
         envelope = self.envelope(id_)
@@ -201,24 +243,32 @@ class Blocks(ChainStore):
         rows = self._sql.execute("SELECT id FROM digests WHERE digest=?", (prefix_of(prefix),))
         return [int(id_) for (id_,) in rows]
 
-    def find_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[int]:
-        """Give the ids of the records (two at an equivocation) in a slot, oldest first."""
+    def find_slot(
+        self, kind: int, address: bytes, slot: tuple[int, int], from_height: int = 0
+    ) -> list[int]:
+        """Give the ids of the records (two at an equivocation) in a slot, oldest first.
+
+        Only those in blocks from a height on.
+        """
         rows = self._sql.execute(
-            "SELECT id FROM slots WHERE slot=? ORDER BY id", (_slot_prefix(kind, address, slot),)
+            "SELECT id FROM slots WHERE slot=? AND id>=? ORDER BY id",
+            (_slot_prefix(kind, address, slot), record_id(from_height, 0)),
         )
         found = []
         for (id_,) in rows.fetchall():
             envelope = self.envelope(id_)
             if envelope is None:
                 continue
-            record = records.decode(envelope.payload)
-            if record.TYPE == kind and envelope.kid == address and slot_of(record) == slot:
+            if kinds.slot_key(envelope, kinds.decode(envelope.payload)) == (kind, address, slot):
                 found.append(int(id_))
         return found
 
-    def digests_in_slot(self, kind: int, address: bytes, slot: tuple[int, int]) -> list[bytes]:
-        """Give the digests of the records in a slot, oldest first."""
-        stored = [self.envelope(id_) for id_ in self.find_slot(kind, address, slot)]
+    def digests_in_slot(
+        self, kind: int, address: bytes, slot: tuple[int, int], from_height: int = 0
+    ) -> list[bytes]:
+        """Give the digests of the records in a slot, oldest first, of blocks from a height on."""
+        ids = self.find_slot(kind, address, slot, from_height)
+        stored = [self.envelope(id_) for id_ in ids]
         return [envelope.digest for envelope in stored if envelope is not None]
 
     # results, windows, state
@@ -234,7 +284,10 @@ class Blocks(ChainStore):
 
     def all_results(self) -> Iterator[tuple[int, ...]]:
         """Give (id, height, outcome, drawn, accepts, rejects, abstains), by id then height."""
-        for row in self._sql.execute("SELECT * FROM results ORDER BY id, height"):
+        for row in self._sql.execute(
+            "SELECT id, height, outcome, drawn, accepts, rejects, abstains FROM results"
+            " ORDER BY id, height"
+        ):
             yield tuple(row)
 
     def state_value(self, key: bytes) -> bytes | None:
@@ -250,17 +303,31 @@ class Blocks(ChainStore):
         )
         return [(to_height, bytes(blob)) for to_height, blob in rows]
 
+    def last_window_row(self) -> tuple[int, bytes] | None:
+        """Give (to height, aggregate) of the window that ended last, or None."""
+        row = self._sql.execute(
+            "SELECT to_height, aggregate FROM windows ORDER BY to_height DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else (int(row[0]), bytes(row[1]))
+
     def last_window(self) -> bytes | None:
         """Give the aggregate of the window that ended last, or None."""
-        row = self._sql.execute(
-            "SELECT aggregate FROM windows ORDER BY to_height DESC LIMIT 1"
-        ).fetchone()
-        return None if row is None else bytes(row[0])
+        row = self.last_window_row()
+        return None if row is None else row[1]
 
     def pending(self) -> list[bytes]:
         """Give the records that wait for a close, in the order of delivery."""
-        rows = self._sql.execute("SELECT envelope FROM pending ORDER BY position")
+        rows = self._sql.execute(
+            "SELECT envelope FROM pending WHERE position<? ORDER BY position", (WAITING_CLOSES,)
+        )
         return [bytes(row[0]) for row in rows]
+
+    def waiting(self) -> tuple[list[bytes], list[bytes]]:
+        """Give what else waits for a close: gateways' orders, and misbehaviour."""
+        sql = "SELECT envelope FROM pending WHERE position>=? AND position<? ORDER BY position"
+        closes = self._sql.execute(sql, (WAITING_CLOSES, WAITING_MISBEHAVIOUR)).fetchall()
+        found = self._sql.execute(sql, (WAITING_MISBEHAVIOUR, _END)).fetchall()
+        return [bytes(row[0]) for row in closes], [bytes(row[0]) for row in found]
 
     def drop_meta(self, name: str) -> None:
         """Forget a small value."""
@@ -271,27 +338,35 @@ class Blocks(ChainStore):
     def append(self, block: Block) -> None:
         """Write head, records and results."""
         height = block.head.height
-        payload = block.head.payload()
-        self._sql.execute(
-            "INSERT INTO heads VALUES (?,?,?,?,NULL)",
-            (height, block.head.round, payload_digest(payload), payload),
-        )
-        self._append_records(height, block)
+        self.append_head(block.head)
+        self.append_records(height, block.records)
         self._sql.executemany(
-            "INSERT INTO results VALUES (?,?,?,?,?,?,?)",
+            "INSERT INTO results VALUES (?,?,?,?,?,?,?,NULL)",
             [(r.record_id, height, *r.counts) for r in block.results],
         )
+        rows = enumerate(block.convictions)
+        self._sql.executemany(
+            "INSERT INTO convictions VALUES (?,?,?)",
+            [(height, place, encode_misbehaviour(found)) for place, found in rows],
+        )
 
-    def _append_records(self, height: int, block: Block) -> None:
+    def append_head(self, head: records.Head) -> None:
+        """Write a head, not signed yet."""
+        payload = head.payload()
+        row = (head.height, head.round, payload_digest(payload), payload)
+        self._sql.execute("INSERT INTO heads VALUES (?,?,?,?,NULL)", row)
+
+    def append_records(self, height: int, entries: Sequence[Entry]) -> None:
+        """Write the records of a block, and what finds them."""
         slots, digests = [], []
-        for index, (envelope, record) in enumerate(block.records):
+        for index, (envelope, record) in enumerate(entries):
             id_ = record_id(height, index)
-            if isinstance(record, records.RegistryChange):
+            if not isinstance(record, (records.Reading, records.Ballot)):
                 continue
             slots.append((_slot_prefix(record.TYPE, envelope.kid, slot_of(record)), id_))
             if isinstance(record, records.Reading):
                 digests.append((prefix_of(envelope.digest), id_))
-        packed = enumerate(self._compact.pack(height, block.records))
+        packed = enumerate(self._compact.pack(height, entries))
         rows = [(record_id(height, index), record) for index, record in packed]
         self._sql.executemany("INSERT INTO records VALUES (?,?)", rows)
         self._sql.executemany("INSERT INTO slots VALUES (?,?)", sorted(slots))
@@ -308,9 +383,96 @@ class Blocks(ChainStore):
         kept = [(key, value) for key, value in changes if value is not None]
         self._sql.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", kept)
 
-    def put_pending(self, envelopes: list[bytes]) -> None:
-        """Replace the records that wait for a close."""
-        self._sql.execute("DELETE FROM pending")
-        self._sql.executemany(
-            "INSERT INTO pending VALUES (?,?)", [(i, raw) for i, raw in enumerate(envelopes)]
+    def put_pending(self, envelopes: list[bytes], first: int = 0) -> None:
+        """Replace the records that wait for a close, from number ``first`` on."""
+        self._sql.execute(
+            "DELETE FROM pending WHERE position>=? AND position<?", (first, WAITING_CLOSES)
         )
+        self._put_at(first, envelopes)
+
+    def put_waiting(self, closes: list[bytes], misbehaviour: list[bytes]) -> None:
+        """Replace what else waits for a close."""
+        self._sql.execute("DELETE FROM pending WHERE position>=?", (WAITING_CLOSES,))
+        self._put_at(WAITING_CLOSES, closes)
+        self._put_at(WAITING_MISBEHAVIOUR, misbehaviour)
+
+    def _put_at(self, first: int, values: list[bytes]) -> None:
+        rows = [(first + i, value) for i, value in enumerate(values)]
+        self._sql.executemany("INSERT INTO pending VALUES (?,?)", rows)
+
+    # pruned blocks
+
+    def first_body(self) -> int:
+        """Give the first height whose records are all here."""
+        return int.from_bytes(self.meta("pruned") or b"\1", "big")
+
+    def set_first_body(self, height: int) -> None:
+        """Note the first height whose records are all here."""
+        self.set_meta("pruned", height.to_bytes(4, "big"))
+
+    def kept_records(self, from_height: int, to_height: int) -> list[tuple[int, bytes]]:
+        """Give (id, envelope) of operators' and gateways' records, which stay for ever.
+
+        Those of blocks from a height on and below another one.
+        """
+        rows = self._sql.execute(
+            f"SELECT id, packed FROM records WHERE id>=? AND id<? AND {_WHOLE} ORDER BY id",  # noqa: S608
+            (record_id(from_height, 0), record_id(to_height, 0)),
+        )
+        return [(int(id_), bytes(packed)) for id_, packed in rows]
+
+    def put_kept(self, id_: int, envelope: bytes, path: bytes) -> None:
+        """Keep a record of a block whose other records are not here, with its path."""
+        self._sql.execute("INSERT INTO records VALUES (?,?)", (id_, envelope))
+        self.put_path(id_, path)
+
+    def path(self, id_: int) -> bytes | None:
+        """Give the path of a kept record to its block's records root, or None."""
+        row = self._sql.execute("SELECT path FROM paths WHERE id=?", (id_,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put_path(self, id_: int, path: bytes) -> None:
+        """Keep the path of a record to its block's records root."""
+        self._sql.execute("INSERT INTO paths VALUES (?,?)", (id_, path))
+
+    def results_from(self, height: int) -> Iterator[tuple[Any, ...]]:
+        """Give (id, height, outcome, …, abstains, digest or None) of blocks from a height on.
+
+        In the order of blocks.
+        """
+        sql = "SELECT * FROM results WHERE height>=? ORDER BY height, id"
+        for row in self._sql.execute(sql, (height,)):
+            yield tuple(row)
+
+    def put_result(self, row: Sequence[object]) -> None:
+        """Keep a result, as ``results_from`` gives it."""
+        self._sql.execute("INSERT INTO results VALUES (?,?,?,?,?,?,?,?)", tuple(row))
+
+    def name_results(self, before_height: int) -> None:
+        """Give results from a height on the digests of readings below it."""
+        border = record_id(before_height, 0)
+        rows = self._sql.execute(
+            "SELECT id, height FROM results WHERE id<? AND height>=? AND digest IS NULL",
+            (border, before_height),
+        )
+        for id_, height in rows.fetchall():
+            row = (self.digest_of(id_), id_, height)
+            self._sql.execute("UPDATE results SET digest=? WHERE id=? AND height=?", row)
+
+    def drop_bodies(self, before_height: int) -> None:
+        """Take out meters' records and results of the blocks below a height."""
+        border = record_id(before_height, 0)
+        self._sql.execute(f"DELETE FROM records WHERE id<? AND NOT {_WHOLE}", (border,))  # noqa: S608
+        self._sql.execute("DELETE FROM slots WHERE id<?", (border,))
+        self._sql.execute("DELETE FROM digests WHERE id<?", (border,))
+        self._sql.execute("DELETE FROM results WHERE id<? AND height<?", (border, before_height))
+        self.set_first_body(before_height)
+        self._compact.forget()
+
+    def pack_again(self, height: int, entries: Sequence[Entry]) -> None:
+        """Write the records of a block in the form that they would have now."""
+        rows = [
+            (packed, record_id(height, index))
+            for index, packed in enumerate(self._compact.pack(height, entries))
+        ]
+        self._sql.executemany("UPDATE records SET packed=? WHERE id=?", rows)

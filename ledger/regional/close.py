@@ -6,13 +6,16 @@
 
 from dataclasses import dataclass, field
 
-from ledger.genesis import RegionGenesis
+from ledger.engine.abci import Misbehaviour, Refused
+from ledger.genesis import RegionGenesis, addresses
+from ledger.network import NetworkChange, NetworkRules
 from ledger.protocol import cbor, committee, merkle, records, rounds, tally
 from ledger.protocol.cose import Envelope, address_of, payload_digest
 from ledger.regional.aggregate import Aggregate
-from ledger.regional.blocks import Block, Blocks, Result, record_id, slot_of
-from ledger.regional.deliver import Entry, SlotKey, slot_is_free, slot_key
-from ledger.regional.state import Approval, Member, OpenReading, Registry, State
+from ledger.regional.blocks import Block, Blocks, Result, record_id
+from ledger.regional.deliver import slot_is_free
+from ledger.regional.kinds import Entry, SlotKey, slot_key, slot_of
+from ledger.regional.state import Approval, Convicted, Member, OpenReading, Registry, State
 
 
 def sort_key(entry: Entry) -> tuple[int, bytes, tuple[int, int], bytes]:
@@ -28,14 +31,21 @@ def result_leaf(result: Result) -> bytes:
 
 @dataclass
 class Closing:
-    """One close at work."""
+    """One close at work.
+
+    ``horizon_height`` is the first block whose records can be evidence, ``convictions`` what the
+    engine convicted validators of since the last close.
+    """
 
     genesis: RegionGenesis
     state: State
     blocks: Blocks
+    network: NetworkRules
     height: int
     round: int
     aggregate: Aggregate
+    horizon_height: int
+    convictions: tuple[Misbehaviour, ...] = ()
     fresh: dict[bytes, tuple[OpenReading, records.Reading]] = field(default_factory=dict)
     touched: set[bytes] = field(default_factory=set)
     offenders: set[bytes] = field(default_factory=set)
@@ -58,9 +68,11 @@ class Closing:
                 self._take_ballot(envelope, record, envelope.digest in evidence)
             elif isinstance(record, records.RegistryChange):
                 self._take_approval(envelope, record)
+        self._change_network(entries)
         self._settle()
         self._expire()
         self._suspend()
+        self._suspend_gateways(entries)
         self._witness()
         self._apply_registry()
 
@@ -71,7 +83,7 @@ class Closing:
         by_slot: dict[SlotKey, list[bytes]] = {}
         found = set()
         for envelope, record in entries:
-            if isinstance(record, records.RegistryChange):
+            if not isinstance(record, (records.Reading, records.Ballot)):
                 continue
             key = slot_key(envelope, record)
             by_slot.setdefault(key, []).append(envelope.digest)
@@ -80,7 +92,7 @@ class Closing:
             if not slot_is_free(member, record):
                 found.add(envelope.digest)
                 self.offenders.add(envelope.kid)
-                self.twins.update(self.blocks.digests_in_slot(*key))
+                self.twins.update(self.blocks.digests_in_slot(*key, self.horizon_height))
         for key, digests in by_slot.items():
             if len(digests) > 1:
                 found.update(digests)
@@ -171,6 +183,25 @@ class Closing:
                 self.state.approvals.edit(other).operators = rest
             else:
                 self.state.approvals.drop(other)
+
+    def _change_network(self, entries: list[Entry]) -> None:
+        """Take convicted validators' votes, then count the operators' approvals in order.
+
+        An approval can have become impossible by a record before it; it is passed over then.
+        """
+        before = state = self.network.load(self.state.network)
+        for found in self.convictions:
+            state = self.network.punish(state, found)
+        for envelope, record in entries:
+            if not isinstance(record, NetworkChange):
+                continue
+            try:
+                self.network.check(state, envelope, record)
+            except Refused:
+                continue
+            state, _ = self.network.approve(state, envelope, record)
+        if state != before:
+            self.state.network = state.encode()
 
     # outcomes
 
@@ -270,6 +301,20 @@ class Closing:
                     member.active_until = self.round + 1
                 self.aggregate.alarms += 1
 
+    def _suspend_gateways(self, entries: list[Entry]) -> None:
+        """Suspend gateways that signed other heads, in the order of the evidence; never the last.
+
+        So that somebody can close rounds.
+        """
+        for envelope, record in entries:
+            if not isinstance(record, records.Head):
+                continue
+            gateways = addresses(self.genesis.gateways)
+            others = [g for g in gateways if g != envelope.kid and not self.state.suspended(g)]
+            head = payload_digest(envelope.payload)
+            self.state.convicted.put(envelope.kid, Convicted(self.height, head, bool(others)))
+            self.aggregate.alarms += 1
+
     def _witness(self) -> None:
         """Raise the witnessed height: more than 2/3 of the members named it or a descendant."""
         registry = self.state.registry
@@ -347,4 +392,4 @@ def make_block(closing: Closing, entries: list[Entry], previous: bytes, history:
         closing.state.root(),
         history,
     )
-    return Block(head, tuple(entries), results)
+    return Block(head, tuple(entries), results, closing.convictions)

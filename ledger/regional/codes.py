@@ -16,6 +16,8 @@ WRONG_ROUND = 10
 FULL = 11
 UNEXPECTED_TYPE = 12
 IMPOSSIBLE = 13
+UNKNOWN_HEAD = 14
+UNKNOWN_QUERY = 25
 
 NAMES = {
     OK: "ok",
@@ -32,4 +34,6 @@ NAMES = {
     FULL: "full",
     UNEXPECTED_TYPE: "unexpected-type",
     IMPOSSIBLE: "impossible",
+    UNKNOWN_HEAD: "unknown-head",
+    UNKNOWN_QUERY: "unknown-query",
 }

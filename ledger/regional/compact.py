@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS digests (
 
 MOST_BACK = 64
 _INDEX_BITS = 20
-_MOST_INDEX = (1 << _INDEX_BITS) - 1
+MOST_INDEX = (1 << _INDEX_BITS) - 1
 _ENVELOPE = b"\xd2"  # tag 18 of COSE_Sign1
 _READING_FIELDS, _BALLOT_FIELDS = 3, 5
 _READING = bytes((0x80 | _READING_FIELDS,))  # what a packed reading begins with
@@ -51,7 +51,7 @@ def record_id(height: int, index: int) -> int:
 
 def place_of(id_: int) -> tuple[int, int]:
     """Give (height, index) of a record id."""
-    return id_ >> _INDEX_BITS, id_ & _MOST_INDEX
+    return id_ >> _INDEX_BITS, id_ & MOST_INDEX
 
 
 def prefix_of(digest: bytes) -> int:
@@ -190,7 +190,7 @@ class Compact:
         if isinstance(reading, list):
             records.array(reading, 2, 2, "reference")
             back, index = records.integer(reading[0], 1, MOST_BACK, "blocks back"), reading[1]
-        index = records.integer(index, 0, _MOST_INDEX, "index")
+        index = records.integer(index, 0, MOST_INDEX, "index")
         digest = self._digest_at(record_id(height - back, index))
         if digest is None:
             raise MalformedRecord("a reading that it judges is missing")

@@ -1,25 +1,25 @@
 """What lets a record into the region, one rule after the other (SPEC 11.3, 11.4).
 
-``Delivery.deliver`` puts a record among those that wait for the next close, or raises ``Refused``.
-A second payload for a slot is let in as evidence: the close suspends its signer.
+What ``Delivery.check`` passes may wait for the next close among the ``Pending``; it raises Refused.
+A second payload for a slot is let in as evidence: the close suspends its signer. So is a head that
+a gateway signed and that is not the chain's.
 """
-
-from hashlib import sha256
 
 from ledger import genesis as genesis_module
 from ledger.engine.abci import Refused
 from ledger.genesis import RegionGenesis
+from ledger.network import NetworkRules, NetworkState
 from ledger.protocol import p256, records, rounds
 from ledger.protocol.cose import Envelope, address_of, payload_digest
 from ledger.protocol.errors import BadSignature, InvalidKey, MalformedRecord
-from ledger.regional import codes
-from ledger.regional.blocks import Blocks, slot_of
+from ledger.regional import codes, kinds
+from ledger.regional.blocks import Blocks
+from ledger.regional.closes import fold
+from ledger.regional.kinds import Entry, MemberRecord, Record, SlotKey, slot_key, slot_of
 from ledger.regional.state import Member, State
 from ledger.verify import Verifier
 
-Record = records.Reading | records.Ballot | records.RegistryChange
-Entry = tuple[Envelope, Record]
-SlotKey = tuple[int, bytes, tuple[int, int]]
+__all__ = ["Delivery", "Entry", "Pending", "Record", "SlotKey", "slot_is_free", "slot_key"]
 
 MAX_PENDING_A_SIGNER = 128
 _MAX_PENDING = 1 << 20  # what a block's record ids can number
@@ -36,15 +36,31 @@ class Pending:
         self.entries: list[Entry] = []
         self.slots: dict[SlotKey, list[bytes]] = {}
         self.accumulator = bytes(records.DIGEST_BYTES)
+        self.accused: set[bytes] = set()
+        """The gateways against whom evidence waits."""
         self._of_signer: dict[bytes, int] = {}
+        self._accumulators: list[bytes] = []
 
     def add(self, entry: Entry) -> None:
         """Take a record in."""
         envelope, record = entry
         self._of_signer[envelope.kid] = self._of_signer.get(envelope.kid, 0) + 1
         self.entries.append(entry)
+        if isinstance(record, records.Head):
+            self.accused.add(envelope.kid)
         self.slots.setdefault(slot_key(envelope, record), []).append(envelope.digest)
-        self.accumulator = sha256(self.accumulator + envelope.digest).digest()
+        self._accumulators.append(self.accumulator)
+        self.accumulator = fold(self.accumulator, [envelope.digest])
+
+    def rewind(self, count: int) -> None:
+        """Keep the first ``count`` records only, as if the others had never come."""
+        while len(self.entries) > count:
+            envelope, record = self.entries.pop()
+            self._of_signer[envelope.kid] -= 1
+            self.slots[slot_key(envelope, record)].pop()
+            if isinstance(record, records.Head):
+                self.accused.discard(envelope.kid)
+            self.accumulator = self._accumulators.pop()
 
     def check_room(self, signer: bytes) -> None:
         """Check that one more record of a signer may wait; raises Refused."""
@@ -54,14 +70,7 @@ class Pending:
             raise Refused(codes.FULL, "too many records wait for a close")
 
 
-def slot_key(envelope: Envelope, record: Record) -> SlotKey:
-    """Give what may be filled once: (type, signer, slot)."""
-    if isinstance(record, records.RegistryChange):
-        return record.TYPE, envelope.kid, (record.number, 0)
-    return record.TYPE, envelope.kid, slot_of(record)
-
-
-def slot_is_free(member: Member, record: "records.Reading | records.Ballot") -> bool:
+def slot_is_free(member: Member, record: MemberRecord) -> bool:
     """Tell whether the chain has nothing in a record's slot yet, by the member's entry alone."""
     if isinstance(record, records.Reading):
         return member.may_fill(slot_of(record))
@@ -81,16 +90,21 @@ class Delivery:
         self._verifier = verifier
         self._operators = genesis_module.addresses(genesis.operators)
         self._gateways = genesis_module.addresses(genesis.gateways)
+        self.network = NetworkRules.of(genesis)
+        self.horizon_height = 0
+        """The first block whose records can still be evidence (SPEC 11.4)."""
+
+    def closers(self) -> list[bytes]:
+        """Give the addresses of the gateways whose orders count, in the genesis' order."""
+        return [gateway for gateway in self._gateways if not self._state.suspended(gateway)]
 
     def open(self, tx: bytes) -> tuple[Envelope, "Record | records.Close"]:
         """Take a transaction apart; raises Refused."""
         try:
-            envelope, record = self._verifier.open(tx)
+            envelope, record = self._verifier.open(tx, kinds.decode)
         except MalformedRecord as e:
             raise Refused(codes.MALFORMED, str(e)) from None
-        if not isinstance(
-            record, (records.Reading, records.Ballot, records.RegistryChange, records.Close)
-        ):
+        if not isinstance(record, Record | records.Close):
             raise Refused(codes.UNEXPECTED_TYPE, f"a {type(record).__name__} is no transaction")
         if record.chain != self._chain:
             raise Refused(codes.WRONG_CHAIN, "the record belongs to another region")
@@ -105,31 +119,35 @@ class Delivery:
 
         Raises Refused.
         """
-        if isinstance(record, records.RegistryChange):
-            key = self._registry_change(envelope, record, pending)
-        else:
+        if isinstance(record, MemberRecord):
             key = self._member_record(envelope, record, pending)
+        elif isinstance(record, records.RegistryChange):
+            key = self._registry_change(envelope, record, pending)
+        elif isinstance(record, records.Head):
+            key = self._other_head(envelope, record, pending)
+        else:
+            key = self.network.check(self._network_state(), envelope, record)
+            _check_waiting(envelope, record, pending)
         pending.check_room(envelope.kid)
         return key
 
-    def deliver(self, envelope: Envelope, record: Record, pending: Pending) -> None:
-        """Put a record among the waiting ones; raises Refused."""
-        self.check(envelope, record, pending)
-        pending.add((envelope, record))
+    def _network_state(self) -> NetworkState:
+        return self.network.load(self._state.network)
 
     def check_close(
         self, envelope: Envelope, record: records.Close, last_round: int | None
     ) -> None:
         """Check a gateway's order to close a round; raises Refused."""
-        self._check_signature(envelope, _known(self._gateways.get(envelope.kid)))
+        key = _known(self._gateways.get(envelope.kid))
+        if self._state.suspended(envelope.kid):
+            raise Refused(codes.NOT_ACTIVE, "the gateway is suspended")
+        self._check_signature(envelope, key)
         if last_round is not None and record.round <= last_round:
             raise Refused(codes.WRONG_ROUND, f"round {record.round} is closed already")
         if rounds.end_of(record.round, self._genesis.parameters.round_s) > records.MAX_TIME:
             raise Refused(codes.WRONG_ROUND, f"round {record.round} ends after what a head can say")
 
-    def _member_record(
-        self, envelope: Envelope, record: "records.Reading | records.Ballot", pending: Pending
-    ) -> bytes:
+    def _member_record(self, envelope: Envelope, record: MemberRecord, pending: Pending) -> bytes:
         member = self._state.members.get(envelope.kid)
         if member is None:
             raise Refused(codes.UNKNOWN_SIGNER, "the signer is not a member of the region")
@@ -140,7 +158,7 @@ class Delivery:
         self._check_slot(envelope, record, member, pending)
         return member.public_key
 
-    def round_of(self, record: "records.Reading | records.Ballot") -> int:
+    def round_of(self, record: MemberRecord) -> int:
         """Give the round that a record belongs to."""
         if isinstance(record, records.Ballot):
             return record.round
@@ -155,14 +173,14 @@ class Delivery:
     def _check_slot(
         self,
         envelope: Envelope,
-        record: "records.Reading | records.Ballot",
+        record: MemberRecord,
         member: Member,
         pending: Pending,
     ) -> None:
         key = slot_key(envelope, record)
         digests = list(pending.slots.get(key, ()))
         if not slot_is_free(member, record):
-            digests += self._blocks.digests_in_slot(*key)
+            digests += self._blocks.digests_in_slot(*key, self.horizon_height)
             if not digests:
                 raise Refused(
                     codes.STALE, "the slot is older than what the chain still tells apart"
@@ -180,10 +198,22 @@ class Delivery:
         if change.number != number:
             raise Refused(codes.WRONG_NUMBER, f"the next registry change has number {number}")
         approval = self._state.approvals.get(payload_digest(envelope.payload))
-        signed = approval is not None and envelope.kid in approval.operators
-        if signed or envelope.digest in pending.slots.get(slot_key(envelope, change), ()):
+        if approval is not None and envelope.kid in approval.operators:
             raise Refused(codes.DUPLICATE, "this operator has approved this change")
+        _check_waiting(envelope, change, pending)
         self._check_possible(change)
+        return key
+
+    def _other_head(self, envelope: Envelope, head: records.Head, pending: Pending) -> bytes:
+        """Check evidence against a gateway: a head of its own that is not the chain's."""
+        key = _known(self._gateways.get(envelope.kid))
+        own = self._blocks.head_payload(head.height)
+        if own is None:
+            raise Refused(codes.UNKNOWN_HEAD, "the head is above the newest one of this chain")
+        if own == envelope.payload:
+            raise Refused(codes.DUPLICATE, "the head is the chain's own")
+        if self._state.convicted.get(envelope.kid) is not None or envelope.kid in pending.accused:
+            raise Refused(codes.STALE, "another head of this gateway is evidence already")
         return key
 
     def _check_possible(self, change: records.RegistryChange) -> None:
@@ -202,6 +232,11 @@ class Delivery:
             self._verifier.check(envelope, key)
         except BadSignature as e:
             raise Refused(codes.BAD_SIGNATURE, str(e)) from None
+
+
+def _check_waiting(envelope: Envelope, record: Record, pending: Pending) -> None:
+    if envelope.digest in pending.slots.get(slot_key(envelope, record), ()):
+        raise Refused(codes.DUPLICATE, "the approval waits for a close")
 
 
 def _known(key: bytes | None) -> bytes:

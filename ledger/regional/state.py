@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ledger.genesis import RegionGenesis
+from ledger.network import NETWORK_KEY
 from ledger.protocol import cbor, cose
 from ledger.trie import Proof, Trie
 
 _MEMBER = b"m"
 _OPEN = b"o"
 _APPROVAL = b"a"
+_GATEWAY = b"g"
 REGISTRY_KEY = b"r"
 MAX_GAPS = 8
 _END_OF_BOOT = 0xFFFFFFFF
@@ -159,7 +161,29 @@ class Approval:
         return cls(f[0], tuple(f[1]), f[2])
 
 
-_Entry = TypeVar("_Entry", Member, OpenReading, Approval)
+@dataclass(frozen=True, slots=True)
+class Convicted:
+    """A gateway that signed another head than the chain's.
+
+    ``height`` is the block that holds the evidence, ``head`` the payload digest of the other head.
+    The last gateway is never ``suspended``, for nothing could close a round any more.
+    """
+
+    height: int
+    head: bytes
+    suspended: bool
+
+    def encode(self) -> bytes:
+        """Give the leaf's value (SPEC 11.6)."""
+        return cbor.dumps([self.height, self.head, self.suspended])
+
+    @classmethod
+    def decode(cls, value: bytes) -> "Convicted":
+        """Take a leaf of our own store apart."""
+        return cls(*cbor.loads(value))
+
+
+_Entry = TypeVar("_Entry", Member, OpenReading, Approval, Convicted)
 
 
 class Table(Generic[_Entry]):
@@ -251,20 +275,25 @@ class Registry:
 class State:
     """All entries with the trie over them.
 
-    A block writes to ``members``, ``open`` and ``approvals`` (tables by address, digest, payload
-    digest) and to ``registry``; ``flush`` brings its writes into the trie and gives them for the
-    store; ``settle`` keeps them or ``rollback`` undoes them.
+    A block writes to ``members``, ``open``, ``approvals`` and ``convicted`` (tables by address,
+    digest, payload digest, gateway's address), to ``registry`` and to ``network`` (the leaf of
+    ``ledger.network``, None until it first changes); ``flush`` brings its writes into the trie and
+    gives them for the store; ``settle`` keeps them or ``rollback`` undoes them.
     """
 
     def __init__(self) -> None:
         self.members = Table(_MEMBER, Member.decode)
         self.open = Table(_OPEN, OpenReading.decode)
         self.approvals = Table(_APPROVAL, Approval.decode)
+        self.convicted = Table(_GATEWAY, Convicted.decode)
         self.registry = Registry()
+        self.network: bytes | None = None
         self.clusters: dict[str, list[bytes]] = {}
         self._trie = Trie()
         self._settled = self._trie.snapshot()
         self._settled_registry = self._flushed_registry = self.registry
+        self._settled_network: bytes | None = None
+        self._flushed_network: bytes | None = None
 
     @staticmethod
     def genesis_rows(genesis: RegionGenesis) -> list[tuple[bytes, bytes | None]]:
@@ -282,6 +311,8 @@ class State:
             state._trie.set(key, value)
             if key == REGISTRY_KEY:
                 state.registry = state._flushed_registry = Registry(*cbor.loads(value))
+            elif key == NETWORK_KEY:
+                state.network = state._flushed_network = value
             elif not any(table.load(key, value) for table in state._tables):
                 raise ValueError(f"the store holds an unknown state key {key.hex()}")
         state.settle()
@@ -293,19 +324,27 @@ class State:
         return Registry() if value is None else Registry(*cbor.loads(value))
 
     @property
-    def _tables(self) -> "tuple[Table[Member], Table[OpenReading], Table[Approval]]":
-        return self.members, self.open, self.approvals
+    def _tables(
+        self,
+    ) -> "tuple[Table[Member], Table[OpenReading], Table[Approval], Table[Convicted]]":
+        return self.members, self.open, self.approvals, self.convicted
 
     def flush(self) -> list[tuple[bytes, bytes | None]]:
         """Bring the writes since the last flush into the trie.
 
         Gives (key, value or None) of them, in the order of keys.
         """
-        changes = sorted(change for table in self._tables for change in table.take_changes())
+        changes: list[tuple[bytes, bytes | None]] = []
+        for table in self._tables:
+            changes += table.take_changes()
+        changes.sort()
         if self.registry != self._flushed_registry:
             self._flushed_registry = self.registry
             row = cbor.dumps([self.registry.changes, self.registry.witnessed])
             changes.append((REGISTRY_KEY, row))
+        if self.network is not None and self.network != self._flushed_network:
+            self._flushed_network = self.network
+            changes.append((NETWORK_KEY, self.network))
         for key, value in changes:
             if value is None:
                 # an entry that came and went within the block may never have been in the trie
@@ -319,6 +358,10 @@ class State:
         """Give the 32-byte state root, as of the last ``flush``."""
         return self._trie.root()
 
+    def value(self, key: bytes) -> bytes | None:
+        """Give a leaf's value as of the last ``flush``, or None."""
+        return self._trie.get(key)
+
     def prove(self, key: bytes) -> Proof:
         """Give the proof of a key's value or absence under ``root``."""
         return self._trie.prove(key)
@@ -329,6 +372,7 @@ class State:
             table.settle()
         self._settled = self._trie.snapshot()
         self._settled_registry = self._flushed_registry = self.registry
+        self._settled_network = self._flushed_network = self.network
         self.index()
 
     def rollback(self) -> None:
@@ -337,6 +381,7 @@ class State:
             table.rollback()
         self._trie.rollback(self._settled)
         self.registry = self._flushed_registry = self._settled_registry
+        self.network = self._flushed_network = self._settled_network
         self.index()
 
     def index(self) -> None:
@@ -353,6 +398,16 @@ class State:
         """Give (address, member) of the members in a round."""
         return ((a, member) for a, member in self.members.items() if member.active_at(round_))
 
+    def suspended(self, gateway: bytes) -> bool:
+        """Tell whether a gateway's orders count no more."""
+        convicted = self.convicted.get(gateway)
+        return convicted is not None and convicted.suspended
+
     def member_key(self, address: bytes) -> bytes:
         """Give the trie key of a member."""
-        return _MEMBER + address
+        return member_key(address)
+
+
+def member_key(address: bytes) -> bytes:
+    """Give the trie key of a member."""
+    return _MEMBER + address

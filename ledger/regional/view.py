@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ledger.protocol import records, rounds, tally
 from ledger.protocol.cose import Envelope
+from ledger.regional import kinds
 from ledger.regional.blocks import TABLES, Blocks, place_of, record_id
 from ledger.regional.state import REGISTRY_KEY, State
 from ledger.store import Database, StoreError
@@ -82,14 +83,14 @@ class LedgerView:
                 yield found
 
     def readings(self) -> Iterator[SettledReading]:
-        """Give all readings, oldest block first."""
-        for height in range(1, self.blocks.height() + 1):
+        """Give all readings that are here, oldest block first."""
+        for height in range(self.blocks.first_body(), self.blocks.height() + 1):
             yield from self.block_readings(height)
 
     def readings_of(self, address: bytes, newest: int) -> list[SettledReading]:
         """Give the newest readings of a meter, newest first."""
         found: list[SettledReading] = []
-        for height in range(self.blocks.height(), 0, -1):
+        for height in range(self.blocks.height(), self.blocks.first_body() - 1, -1):
             own = [r for r in self.block_readings(height) if r.address == address]
             found += reversed(own)
             if len(found) >= newest:
@@ -111,7 +112,7 @@ class LedgerView:
     def ballots(self, height: int) -> Iterator[tuple[bytes, records.Ballot]]:
         """Give (voter, ballot) of a block's ballots."""
         for envelope in self.blocks.envelopes_of(height):
-            ballot = records.decode(envelope.payload)
+            ballot = kinds.decode(envelope.payload)
             if isinstance(ballot, records.Ballot):
                 yield envelope.kid, ballot
 
@@ -140,7 +141,7 @@ class LedgerView:
         ]
 
     def _settled(self, height: int, index: int, envelope: Envelope) -> SettledReading | None:
-        reading = records.decode(envelope.payload)
+        reading = kinds.decode(envelope.payload)
         if not isinstance(reading, records.Reading):
             return None
         _, outcome, drawn, *counts = self._newest_result(height, index)

@@ -3,10 +3,13 @@
 Keys and values (SPEC 13.4):
 
     "g"              the genesis digest, 32 bytes
-    "l"              [size, root]: the RFC 9162 log of the digests of everything kept, in order
+    "l"              [size, root]: the RFC 9162 log of the entries of everything kept, in order
+    "n"              validators, versions, open approvals, see ``ledger.network.NetworkState``
+    "k" || region    [gateway key, ...] that operators gave a region, in place of the genesis'
     "r" || region    one region, see ``Region``
 
-Values but the first are arrays of the CBOR profile. A region that has not reported has no leaf.
+Values but the first are arrays of the CBOR profile. A region that has not reported has no leaf;
+nor have others before they are written.
 """
 
 from collections.abc import Iterable
@@ -21,6 +24,12 @@ from ledger.wide.summary import MAX_ENERGY, Summary
 GENESIS_KEY = b"g"
 LOG_KEY = b"l"
 _REGION = b"r"
+_GATEWAYS = b"k"
+
+
+def gateways_key(region: bytes) -> bytes:
+    """Give the trie key of the gateways that operators gave a region."""
+    return _GATEWAYS + region
 
 
 def region_key(region: bytes) -> bytes:
@@ -125,6 +134,10 @@ class State:
     def changes(self) -> list[tuple[bytes, bytes]]:
         """Give what was written since ``settle``, by key."""
         return sorted(self._changed.items())
+
+    def given_regions(self) -> list[bytes]:
+        """Give the ids of the regions whose gateways operators gave, rising."""
+        return sorted(key[len(_GATEWAYS) :] for key, _ in self._trie if key[:1] == _GATEWAYS)
 
     def root(self) -> bytes:
         """Give the 32-byte root."""

@@ -10,8 +10,9 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from gateway import config as configuration
+from gateway.config import load
 from gateway.queue import Message
+from gateway.schema import ConfigError
 from gateway.service import Service
 from ledger.protocol import topics
 from tests.broker import Broker, make_certificates, mosquitto_broker, nats_broker
@@ -33,7 +34,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
 @contextmanager
 def gateway(folder: Path, *, wait: bool = True) -> Iterator[Service]:
     """Run a gateway in a thread; its end must be clean."""
-    service = Service(configuration.load(folder / "gateway.toml"), status=folder / "status.json")
+    service = Service(load(folder / "gateway.toml"), status=folder / "status.json")
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -173,5 +174,5 @@ def test_link_is_encrypted_where_a_ca_is_named(tmp_path: Path) -> None:
 
 def test_file_that_is_no_certificate_is_a_config_error(tmp_path: Path) -> None:
     make_region(tmp_path / "region", 1883, 3, **{"mqtt.ca_file": "genesis.cbor"})
-    with pytest.raises(configuration.ConfigError, match="not a CA certificate"):
-        Service(configuration.load(tmp_path / "region" / "gateway.toml"))
+    with pytest.raises(ConfigError, match="not a CA certificate"):
+        Service(load(tmp_path / "region" / "gateway.toml"))

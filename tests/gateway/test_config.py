@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import config as configuration
-from gateway.config import Config, ConfigError, load, parse, render, write_default
+from gateway.config import Config, load, parse, render, write_default
+from gateway.schema import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs" / "gateway.md"
 

@@ -155,7 +155,7 @@ def test_crash_after_the_block_sends_the_receipts_later(tmp_path: Path) -> None:
     region.published.clear()
     region.start()
     assert region.published == []
-    region.core.announce()
+    region.core.announce(region.now)
     for meter, reading in zip(region.meters, readings, strict=True):
         proved = region.receipts(meter)[0]
         assert reading.digest in proved.proved(records.decode(proved.head.payload))
@@ -172,7 +172,7 @@ def test_crash_before_the_head_was_signed_signs_it_at_the_start(tmp_path: Path) 
         region.send(*[m.message(m.ballot(FIRST, readings)) for m in region.meters])
     region.stop()
     region.start()
-    region.core.announce()
+    region.core.announce(region.now)
     assert region.app.blocks.head_envelope(1) is not None
     assert all(region.receipts(meter) for meter in region.meters)
     region.stop()

@@ -55,6 +55,14 @@ class Bench:
     def due(self) -> int | None:
         return self.book.due(self.now)
 
+    def close(self, round_: int) -> list[Entry]:
+        """Take a round out and close it, as the engine in this process does at once."""
+        taken = self.book.take(round_)
+        for entry in taken:
+            assert self.book.settle(entry.address, entry.digest) is entry
+        self.book.closed(round_)
+        return taken
+
     def ballots(self, members: range, round_: int) -> None:
         """Add whole ballots: the members' readings of the round, then their ballots."""
         for kind in (READING, BALLOT):
@@ -110,7 +118,7 @@ def test_a_later_round_counts_as_reached_too() -> None:
     bench.add(1, READING, 105)
     bench.wait(TIMEOUT_S)
     assert bench.due() == 100
-    bench.book.take(100)
+    bench.close(100)
     # 105 has one member only
     assert bench.due() is None
 
@@ -127,7 +135,7 @@ def test_a_due_round_brings_the_lower_ones_first() -> None:
     bench.add(0, READING, 101)
     bench.ballots(range(3), 103)
     assert bench.due() == 101
-    assert [e.round for e in bench.book.take(101)] == [101]
+    assert [e.round for e in bench.close(101)] == [101]
     assert bench.due() == 103
 
 
@@ -138,7 +146,7 @@ def test_timeouts_of_rounds_run_side_by_side() -> None:
     bench.add(0, READING, 101)
     bench.wait(6)
     assert bench.due() == 100
-    bench.book.take(100)
+    bench.close(100)
     assert bench.due() is None
     bench.wait(4)
     assert bench.due() == 101
@@ -151,7 +159,7 @@ def test_late_records_and_registry_changes_go_with_the_next_close() -> None:
     assert bench.due() is None
     bench.ballots(range(3), 100)
     assert bench.due() == 100
-    rounds = [e.round for e in bench.book.take(100)]
+    rounds = [e.round for e in bench.close(100)]
     assert rounds == [42, None, *[100] * 6]
     assert len(bench.book) == 0
 
@@ -163,11 +171,11 @@ def test_member_silent_for_some_closes_is_not_waited_for() -> None:
         assert bench.due() is None
         bench.wait(TIMEOUT_S)
         assert bench.due() == round_
-        bench.book.take(round_)
+        bench.close(round_)
     round_ = 101 + PATIENCE
     bench.ballots(range(3), round_)
     assert bench.due() == round_
-    bench.book.take(round_)
+    bench.close(round_)
     # it speaks again, and is waited for again
     bench.add(3, READING, round_ + 1)
     bench.ballots(range(3), round_ + 1)
@@ -244,6 +252,7 @@ def test_clock_pace_refuses_rounds_that_cannot_be_yet() -> None:
     assert book.wait_s(Instant(661.5, 0.0)) == 0.5
     assert book.due(Instant(662.0, 0.0)) == 10
     book.take(10)
+    book.closed(10)
     assert book.due(Instant(662.0, 0.0)) is None
 
 
@@ -253,6 +262,71 @@ def test_clock_that_jumps_back_closes_nothing_and_loses_nothing() -> None:
     assert book.due(Instant(0.0, 0.0)) is None
     assert len(book) == 1
     assert book.due(Instant(700.0, 0.0)) == 10
+
+
+# several gateways
+
+
+def test_submitted_record_is_a_duplicate_until_it_is_settled() -> None:
+    bench = Bench(3)
+    bench.ballots(range(3), 100)
+    taken = bench.book.take(100)
+    assert len(bench.book) == len(taken) == 6
+    assert bench.put(taken[0])[0] == DUPLICATE
+    assert bench.book.holds(taken[0].address, taken[0].digest)
+    assert bench.book.settle(taken[0].address, taken[0].digest) == taken[0]
+    assert bench.book.settle(taken[0].address, taken[0].digest) is None
+    assert len(bench.book) == 5
+    assert not bench.book.holds(taken[0].address, taken[0].digest)
+
+
+def test_what_is_left_when_another_gateway_closes_a_round_is_late() -> None:
+    bench = Bench(3)
+    bench.add(0, READING, 100)
+    bench.add(1, READING, 101)
+    bench.add(2, READING, 102)
+    bench.book.closed(101)
+    assert bench.book.last == 101
+    assert list(bench.book.open_rounds()) == [102]
+    bench.ballots(range(3), 102)
+    assert bench.due() == 102
+    assert sorted(e.round or 0 for e in bench.book.take(102))[:2] == [100, 101]
+
+
+def test_record_that_another_gateway_brought_in_is_let_go_wherever_it_waits() -> None:
+    bench = Bench(3)
+    held, late = bench.entry(0, READING, 100), bench.entry(1, READING, 42)
+    for entry in (held, late):
+        bench.put(entry)
+        assert bench.book.settle(entry.address, entry.digest) == entry
+    assert len(bench.book) == 0
+    assert list(bench.book.open_rounds()) == []
+
+
+def test_close_of_an_older_round_changes_nothing() -> None:
+    bench = Bench(3)
+    bench.ballots(range(3), 100)
+    bench.book.take(100)
+    bench.add(0, READING, 101)
+    bench.book.closed(99)
+    assert bench.book.last == 100
+    assert list(bench.book.open_rounds()) == [101]
+
+
+def test_member_that_another_gateway_heard_is_waited_for() -> None:
+    bench = Bench(3)
+    for round_ in range(100, 100 + PATIENCE + 3):
+        bench.book.closed(round_, bench.members[:2])
+    assert bench.book.expected() == set(bench.members[:2])
+
+
+def test_submitted_records_fill_a_members_share_and_are_not_put_out() -> None:
+    # the chain stands still: what was submitted may come in at any time
+    bench = Bench(3, per_member=2)
+    bench.ballots(range(3), 100)
+    bench.book.take(100)
+    assert bench.add(0, READING, 101) == BACKLOG
+    assert len(bench.book) == 6
 
 
 # properties
@@ -301,7 +375,7 @@ def test_every_record_comes_out_once_or_is_named_as_put_out(
         while (due := bench.due()) is not None:
             assert due > closed[-1]
             closed.append(due)
-            for taken in bench.book.take(due):
+            for taken in bench.close(due):
                 del inside[taken.row]
                 assert taken.round is None or taken.round <= due
         assert len(bench.book) == len(inside)
@@ -310,6 +384,34 @@ def test_every_record_comes_out_once_or_is_named_as_put_out(
     for member in bench.members:
         own = [e for e in inside.values() if e.address == member and e.round is not None]
         assert len(own) <= per_member
+
+
+@given(
+    STEPS,
+    st.lists(st.tuples(st.sampled_from(["take", "close", "settle"]), st.integers(0, 110))),
+)
+def test_nothing_is_lost_whoever_closes_rounds(
+    steps: list[tuple[int, int, int, float]], others: list[tuple[str, int]]
+) -> None:
+    bench = Bench(9, per_member=100)
+    inside: dict[bytes, Entry] = {}
+    for salt, (member, kind, round_, _) in enumerate(steps):
+        entry = bench.entry(member, kind, round_of(kind, round_), salt)
+        if bench.put(entry)[0] == HELD:
+            inside[entry.digest] = entry
+        if salt >= len(others):
+            continue
+        what, number = others[salt]
+        if what == "take" and (due := bench.due()) is not None:
+            assert {e.digest for e in bench.book.take(due)} <= set(inside)
+        elif what == "close":
+            bench.book.closed(number)
+        elif what == "settle" and inside:
+            gone = inside.pop(sorted(inside)[number % len(inside)])
+            assert bench.book.settle(gone.address, gone.digest) == gone
+        assert len(bench.book) == len(inside)
+        assert all(r > bench.book.last for r in bench.book.open_rounds())
+        assert all(bench.book.holds(e.address, e.digest) for e in inside.values())
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -327,7 +429,7 @@ def test_honest_records_come_in_with_their_round_whatever_two_of_nine_do(seed: i
     def close() -> dict[int, int]:
         counts: dict[int, int] = {}
         while (due := bench.due()) is not None:
-            mine = {e.address for e in bench.book.take(due) if e.round == due}
+            mine = {e.address for e in bench.close(due) if e.round == due}
             counts[due] = len(mine & {bench.members[i] for i in honest})
         return counts
 

@@ -81,7 +81,7 @@ def test_a_lost_broker_and_gateway_cost_no_reading(tmp_path):
             session.broker.start()
             await session.until(lambda: all(m.online for m in online()), 60, "not back")
         if index == 4:
-            await session.stop_gateway()
+            await session.sites.stop()
             await session.start_gateway()
 
     session = Session(plan(tmp_path, 7, script=script))

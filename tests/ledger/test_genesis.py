@@ -1,20 +1,39 @@
 """Genesis bytes: one encoding, checked limits, one declared error (SPEC 11.1, 13.1)."""
 
+import dataclasses
 from hashlib import sha256
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.genesis import Parameters, RegionGenesis, WideGenesis, addresses
+from ledger.genesis import (
+    MAX_POWER,
+    MAX_VALIDATORS,
+    GenesisValidator,
+    Parameters,
+    RegionGenesis,
+    WideGenesis,
+    addresses,
+    check_validator_key,
+)
 from ledger.protocol import cbor, cose
 from ledger.protocol.errors import InvalidKey, MalformedRecord, ProtocolError
-from tests.ledger.regional.generate import Region, signer
+from tests.ledger.keys_of import ed25519, signer
+from tests.ledger.regional.generate import Region
 
 REGION = Region(4, cluster_size=2)
 GENESIS, WIDE = REGION.genesis, REGION.wide_genesis
 KEYS = [signer(f"genesis {i}").public_key for i in range(40)]
 OFF_CURVE = b"\x02" + b"\xff" * 32
+VALIDATORS = tuple(
+    GenesisValidator(f"node-{i}", ed25519(f"node {i}"), 10 + i) for i in range(MAX_VALIDATORS + 1)
+)
+SERVED = dataclasses.replace(GENESIS, validators=VALIDATORS[:4])
+MANAGED = dataclasses.replace(
+    WIDE, operators=tuple(KEYS[:3]), threshold=2, validators=VALIDATORS[:4]
+)
 
 
 def changed(genesis, at: int, value) -> bytes:
@@ -23,7 +42,17 @@ def changed(genesis, at: int, value) -> bytes:
     return cbor.dumps(fields)
 
 
-@pytest.mark.parametrize(("genesis", "kind"), [(GENESIS, RegionGenesis), (WIDE, WideGenesis)])
+@pytest.mark.parametrize(
+    ("genesis", "kind"),
+    [
+        (GENESIS, RegionGenesis),
+        (SERVED, RegionGenesis),
+        (WIDE, WideGenesis),
+        (MANAGED, WideGenesis),
+        (dataclasses.replace(MANAGED, validators=()), WideGenesis),
+        (dataclasses.replace(WIDE, validators=VALIDATORS[:1]), WideGenesis),
+    ],
+)
 def test_bytes_are_decoded_to_the_same_genesis(genesis, kind):
     data = genesis.encode()
     assert kind.decode(data) == genesis
@@ -119,7 +148,7 @@ def test_every_field_is_in_the_digest():
 @settings(max_examples=300)
 @given(st.data())
 def test_mutated_genesis_gives_a_value_with_these_bytes_or_one_declared_error(data):
-    genesis = data.draw(st.sampled_from([GENESIS, WIDE]))
+    genesis = data.draw(st.sampled_from([GENESIS, WIDE, SERVED, MANAGED]))
     raw = bytearray(genesis.encode())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw) - 1))
@@ -140,6 +169,117 @@ def test_random_bytes_give_one_declared_error(raw):
     for decode in (RegionGenesis.decode, WideGenesis.decode):
         with pytest.raises(ProtocolError):
             decode(raw)
+
+
+# version 2: validators, and operators of a wide-area chain
+
+
+def test_layout_of_version_2_is_the_clauses():
+    validators = [[f"node-{i}", ed25519(f"node {i}"), 10 + i] for i in range(4)]
+    served, managed = cbor.loads(SERVED.encode()), cbor.loads(MANAGED.encode())
+    assert served[:2] == [1, 2]
+    assert served[2:] == [*cbor.loads(GENESIS.encode())[2:], validators]
+    assert managed[:2] == [2, 2]
+    assert managed[2:] == [*cbor.loads(WIDE.encode())[2:], KEYS[:3], 2, validators]
+
+
+def test_version_1_is_written_where_there_is_nothing_to_add():
+    assert cbor.loads(dataclasses.replace(SERVED, validators=()).encode())[1] == 1
+    assert dataclasses.replace(SERVED, validators=()).digest == GENESIS.digest
+    bare = dataclasses.replace(MANAGED, operators=(), threshold=0, validators=())
+    assert bare.encode() == WIDE.encode()
+
+
+FIRST, SECOND = (list(v) for v in VALIDATORS[:2])
+BROKEN_VALIDATORS = {
+    "none": [],
+    "null": None,
+    "too many": [list(v) for v in VALIDATORS],
+    "one name twice": [FIRST, [FIRST[0], *SECOND[1:]]],
+    "one key twice": [FIRST, [SECOND[0], FIRST[1], 1]],
+    "two fields": [FIRST[:2]],
+    "four fields": [[*FIRST, 1]],
+    "no name": [["", *FIRST[1:]]],
+    "name of 33": [["a" * 33, *FIRST[1:]]],
+    "name with a dot": [["a.b", *FIRST[1:]]],
+    "name as bytes": [[b"a", *FIRST[1:]]],
+    "power 0": [[*FIRST[:2], 0]],
+    "power beyond the limit": [[*FIRST[:2], MAX_POWER + 1]],
+    "power true": [[*FIRST[:2], True]],
+    "key of 31 bytes": [["a", FIRST[1][:31], 1]],
+    "key of a meter": [["a", KEYS[0], 1]],
+}
+
+
+@pytest.mark.parametrize("value", BROKEN_VALIDATORS.values(), ids=list(BROKEN_VALIDATORS))
+def test_broken_validators_are_malformed(value):
+    with pytest.raises(MalformedRecord):
+        RegionGenesis.decode(changed(SERVED, 9, value))
+    if value != []:
+        with pytest.raises(MalformedRecord):
+            WideGenesis.decode(changed(MANAGED, 7, value))
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(5, []), (5, None), (5, KEYS[:33]), (5, [KEYS[0]] * 2), (6, 0), (6, 4), (6, True), (6, None)],
+)
+def test_wide_operators_out_of_their_range_are_malformed(at, value):
+    with pytest.raises(MalformedRecord):
+        WideGenesis.decode(changed(MANAGED, at, value))
+
+
+def test_version_2_with_nothing_added_is_malformed():
+    """Else one genesis had two encodings."""
+    with pytest.raises(MalformedRecord, match="names operators or validators"):
+        WideGenesis.decode(cbor.dumps([2, 2, *cbor.loads(WIDE.encode())[2:], [], 0, []]))
+
+
+def test_length_and_version_belong_together():
+    served, managed = cbor.loads(SERVED.encode()), cbor.loads(MANAGED.encode())
+    for version in (1, 3, True, None):
+        with pytest.raises(MalformedRecord):
+            RegionGenesis.decode(cbor.dumps([1, version, *served[2:]]))
+        with pytest.raises(MalformedRecord):
+            WideGenesis.decode(cbor.dumps([2, version, *managed[2:]]))
+    for fields, decode in ((served, RegionGenesis.decode), (managed, WideGenesis.decode)):
+        for spoiled in (fields[:-1], [*fields, 0]):
+            with pytest.raises(MalformedRecord):
+                decode(cbor.dumps(spoiled))
+
+
+def test_hundred_validators_are_allowed():
+    full = dataclasses.replace(SERVED, validators=VALIDATORS[:MAX_VALIDATORS])
+    assert RegionGenesis.decode(full.encode()) == full
+
+
+NO_POINTS = {
+    "not on the curve": (2).to_bytes(32, "little"),
+    "y beyond the field": ((1 << 255) - 1).to_bytes(32, "little"),
+    "another encoding of a point": ((1 << 255) - 19 + 3).to_bytes(32, "little"),
+    "the neutral point": (1).to_bytes(32, "little"),
+    "order 2": ((1 << 255) - 20).to_bytes(32, "little"),
+    "order 4": bytes(32),
+    "order 4, other sign": bytes(31) + b"\x80",
+    # RFC 8032's curve has four points of order 8, with two y; this is one of their encodings
+    "order 8": bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+}
+
+
+@pytest.mark.parametrize("key", NO_POINTS.values(), ids=list(NO_POINTS))
+def test_validator_key_that_anybody_or_nobody_can_sign_for_is_refused(key):
+    with pytest.raises(InvalidKey):
+        check_validator_key(key)
+    with pytest.raises(InvalidKey):
+        RegionGenesis.decode(changed(SERVED, 9, [["a", key, 1]]))
+    with pytest.raises(InvalidKey):
+        WideGenesis.decode(changed(MANAGED, 7, [["a", key, 1]]))
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_key_of_any_secret_is_taken(seed):
+    key = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    check_validator_key(key)
 
 
 def test_addresses_are_of_the_keys():

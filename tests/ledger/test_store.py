@@ -124,7 +124,7 @@ def test_another_schema_version_is_refused_and_left_alone(tmp_path, version, rea
         other.execute(f"PRAGMA user_version={version}")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=f"schema version {version}, this program reads 2"):
+    with pytest.raises(StoreError, match=f"schema version {version}, this program reads 3"):
         Database(path, SIMPLE, read_only=read_only)
     assert path.read_bytes() == before
 

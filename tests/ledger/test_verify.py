@@ -60,13 +60,39 @@ def test_keys_are_loaded_once():
     assert verifier.key(KEY.public_key) is verifier.key(KEY.public_key)
 
 
-def test_admitted_envelope_is_checked_no_more_once(checks):
+def test_admitted_envelope_counts_as_checked_from_then_on(checks):
+    """CometBFT shows it again: in proposals, in its block."""
     verifier, good = Verifier(), KEY.seal(PAYLOAD)
     verifier.admit(good, records.decode(PAYLOAD))
-    verifier.check(good, KEY.public_key)
+    for _ in range(3):
+        verifier.check(good, KEY.public_key)
     assert checks == []
+    with pytest.raises(BadSignature):
+        verifier.check(good, OTHER.public_key)
+
+
+def test_envelope_admitted_after_its_check_is_not_kept_for_ever():
+    verifier, good = Verifier(), KEY.seal(PAYLOAD)
     verifier.check(good, KEY.public_key)
-    assert checks == [good.digest]
+    verifier.admit(good, records.decode(PAYLOAD))
+    verifier.check(good, KEY.public_key)
+    assert verifier._admitted == {}
+
+
+def test_record_is_decoded_once_and_refused_bytes_each_time():
+    verifier, good, asked = Verifier(), KEY.seal(PAYLOAD), []
+
+    def decode(payload):
+        asked.append(payload)
+        return records.decode(payload)
+
+    assert verifier.open(good.raw, decode) is verifier.open(good.raw, decode)
+    assert asked == [PAYLOAD]
+    bad = KEY.seal(b"\x80").raw
+    for _ in range(2):
+        with pytest.raises(MalformedRecord):
+            verifier.open(bad, decode)
+    assert asked == [PAYLOAD, b"\x80", b"\x80"]
 
 
 def test_admission_is_of_the_very_bytes(checks):
@@ -95,11 +121,14 @@ def test_open_gives_what_was_admitted_and_parses_the_rest():
 def test_memory_is_bounded_and_forgetting_only_costs_a_check(monkeypatch, checks):
     monkeypatch.setattr(verify, "_MOST_ADMITTED", 10)
     monkeypatch.setattr(verify, "_MOST_KEYS", 4)
+    monkeypatch.setattr(verify, "_MOST_OPENED", 5)
     region, verifier = Region(25), Verifier()
     envelopes = [region.reading(meter, FIRST_ROUND) for meter in region.meters]
     for envelope, meter in zip(envelopes, region.meters, strict=True):
         verifier.admit(envelope, records.decode(envelope.payload))
         verifier.key(meter.key.public_key)
+        verifier.open(region.ballot(meter, FIRST_ROUND, region.genesis.digest, []).raw)
+    assert 0 < len(verifier._opened) <= 5
     assert len(verifier._admitted) <= 10
     assert len(verifier._keys) <= 4
     for envelope, meter in zip(envelopes, region.meters, strict=True):

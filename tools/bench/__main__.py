@@ -62,6 +62,14 @@ BENCHES: dict[str, tuple[str, tuple[dict[str, Any], dict[str, Any], dict[str, An
             {"rounds": 2, "curve_runs": 2},
         ),
     ),
+    "network": (
+        "transactions a second and finality of four validators, against CometBFT's kvstore",
+        (
+            {"txs": 6000, "singles": 15, "windows": 4, "idle_s": 20, "behind": 200},
+            {"txs": 1000, "singles": 5, "windows": 2, "idle_s": 5, "behind": 40},
+            {"txs": 40, "singles": 2, "windows": 1, "idle_s": 1, "behind": 5},
+        ),
+    ),
 }
 
 

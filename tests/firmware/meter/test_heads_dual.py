@@ -127,6 +127,26 @@ def test_next_head_that_does_not_follow_is_a_fork():
     assert heads.height == 1
 
 
+def test_same_payload_signed_by_another_gateway_is_the_same_head():
+    both = {GATEWAY.address: _key, OTHER.address: p256.PublicKey(OTHER.public_key, 3)}
+    heads, mine, theirs = Heads(CHAIN, GENESIS, both), Chain(), Chain()
+    assert offer(heads, mine.grow())
+    again = theirs.grow(signer=OTHER)
+    assert again.raw != mine.heads[0].raw
+    assert not offer(heads, again)  # neither newer nor a fork
+    assert heads.digest == mine.previous
+    mine.grow()
+    assert offer(heads, theirs.grow(signer=OTHER))
+    assert (heads.height, heads.digest) == (2, mine.previous)
+
+
+def test_second_head_of_a_height_is_a_fork_whoever_of_the_gateways_signed_it():
+    both = {GATEWAY.address: _key, OTHER.address: p256.PublicKey(OTHER.public_key, 3)}
+    heads, mine, theirs = Heads(CHAIN, GENESIS, both), Chain(), Chain()
+    assert offer(heads, mine.grow())
+    assert raises(Fork, offer, heads, theirs.grow(b"\x01" * 32, signer=OTHER))
+
+
 def test_head_of_another_key_is_refused():
     heads = make()
     assert raises(BadSignature, offer, heads, Chain().grow(signer=OTHER))

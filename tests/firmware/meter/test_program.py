@@ -13,7 +13,7 @@ from firmware.meter import rig_messages as rig
 from ledger.protocol import cose, p256, quantities, records, topics
 from ledger.protocol.cose import Envelope
 from ledger.protocol.messages import encode_members
-from tests.broker import Broker, mosquitto_broker, nats_broker
+from tests.broker import Broker, free_port, make_certificates, mosquitto_broker, nats_broker
 from tests.firmware.meter import bench
 
 HEAP = "400k"  # about what a board has
@@ -308,6 +308,49 @@ def test_broker_may_come_up_later_than_the_meter(tmp_path: Path, meter: Meter) -
             assert meter.record(air, topics.READING)[1].seq == 1
         finally:
             air.close()
+
+
+def test_meter_goes_on_with_the_second_broker_when_the_first_dies(
+    tmp_path: Path, broker: Broker, meter: Meter, neighbours: Pair
+) -> None:
+    with nats_broker(tmp_path / "second") as second:
+        hosts = f"127.0.0.1:{broker.port},127.0.0.1:{second.port}"
+        with closing(bench.Air(broker.port)) as air:
+            meter.online(second.port, host=hosts)
+            own = meter.round(air, FIRST, *neighbours)[1]
+        with closing(bench.Air(second.port)) as air:
+            broker.kill()
+            meter.process.wait(rig.LINK, lambda message: not message[1])
+            meter.process.wait(rig.LINK, lambda message: message[1])
+            # what has no receipt comes again, and the next round goes on there
+            assert meter.record(air, topics.READING, FIRST)[0].raw == own.raw
+            meter.round(air, FIRST + 1, *neighbours)
+            # a broker that is back is not run after: this one works
+            broker.start()
+            meter.round(air, FIRST + 2, *neighbours)
+
+
+def test_second_broker_is_found_when_the_first_never_was_there(
+    tmp_path: Path, broker: Broker, air: bench.Air, meter: Meter
+) -> None:
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1"
+    meter.online(broker.port, host=hosts)
+    meter.process.sample(FIRST, round_ms=200)
+    assert meter.record(air, topics.READING)[1].seq == 1
+
+
+def test_each_broker_of_several_must_show_a_certificate_for_its_own_name(
+    tmp_path: Path, meter: Meter
+) -> None:
+    made = make_certificates(tmp_path / "tls")
+    with nats_broker(tmp_path / "tls-broker", made) as secure:
+        # the certificate is for localhost and 127.0.0.1: under another name it is refused
+        hosts = f"127.0.0.2:{secure.port},localhost:{secure.port}"
+        meter.process.provision(
+            bench.settings(secure.port, host=hosts, ca=made.ca_der.read_bytes())
+        )
+        meter.process.wait(rig.EVENT, lambda message: "link down" in message[1])
+        meter.process.wait(rig.LINK, lambda message: message[1])
 
 
 # -------------------------------------------------------------------------- hostility

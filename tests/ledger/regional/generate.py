@@ -10,9 +10,11 @@ from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from ledger.engine.abci import FinalizeResult
 from ledger.engine.solo import Solo
-from ledger.genesis import Parameters, RegionGenesis, WideGenesis
+from ledger.genesis import GenesisValidator, Parameters, RegionGenesis, WideGenesis
 from ledger.keys import Signer
 from ledger.protocol import quantities, records
 from ledger.protocol.cose import Envelope
@@ -30,6 +32,13 @@ FIRST_ROUND = 100
 def signer(name: str) -> Signer:
     """Give the key pair of a name, always the same."""
     return Signer(sha256(b"gridwitness test key " + name.encode()).digest())
+
+
+def validator(number: int, *, power: int = 10, key: int | None = None) -> GenesisValidator:
+    """Give a validator with a key of its own, or with another one's."""
+    secret = sha256(b"gridwitness test validator %d" % (number if key is None else key)).digest()
+    public = Ed25519PrivateKey.from_private_bytes(secret).public_key()
+    return GenesisValidator(f"node-{number}", public.public_bytes_raw(), power)
 
 
 class Meter:
@@ -53,7 +62,7 @@ class Region:
     """Keys and genesis of a region, and of a wide-area chain that knows it and another one.
 
     ``size`` meters stand in clusters of ``cluster_size``; three operators, of whom two approve;
-    two gateways.
+    with ``validators`` it is a region that several nodes serve.
     """
 
     def __init__(
@@ -63,11 +72,14 @@ class Region:
         cluster_size: int = 10,
         parameters: Parameters | None = None,
         name: str = "test",
+        gateways: int = 1,
+        validators: int = 0,
     ) -> None:
         self.parameters = parameters or Parameters(round_s=ROUND_S, open_rounds=8, window_rounds=5)
         self.meters = [Meter(f"{name} meter {i}", f"c{i // cluster_size}") for i in range(size)]
         self.operators = [signer(f"{name} operator {i}") for i in range(3)]
-        self.gateways = [signer(f"{name} gateway {i}") for i in range(2)]
+        self.gateways = [signer(f"{name} gateway {i}") for i in range(gateways)]
+        self.validators = tuple(validator(i) for i in range(validators))
         self.genesis = RegionGenesis(
             name,
             FIRST_ROUND * ROUND_S,
@@ -76,6 +88,7 @@ class Region:
             2,
             tuple(key.public_key for key in self.gateways),
             tuple((m.key.public_key, m.cluster) for m in self.meters),
+            self.validators,
         )
         self.chain = self.genesis.chain
         other = (b"another!", (signer("another gateway").public_key,))
@@ -123,6 +136,10 @@ class Region:
     def close(self, round_: int, gateway: int = 0) -> Envelope:
         """Sign a gateway's order to close a round."""
         return self.gateways[gateway].seal(records.Close(self.chain, round_).payload())
+
+    def majority(self, round_: int) -> list[Envelope]:
+        """Sign as many gateways' orders to close a round as it takes."""
+        return [self.close(round_, i) for i in range(len(self.gateways) // 2 + 1)]
 
     def approve(
         self, operator: int, number: int, action: int, key: bytes, cluster: str = ""
@@ -177,8 +194,8 @@ class Play:
         readings = [self.region.reading(meter, self.round) for meter in meters]
         judged = [*readings, *late]
         ballots = [self._ballot(meter, judged, rejected) for meter in meters]
-        close = self.region.close(self.round)
-        result = self.execute([*extra, *late, *readings, *ballots, close])
+        close = self.region.majority(self.round)
+        result = self.execute([*extra, *late, *readings, *ballots, *close])
         self.round += 1
         return result
 
@@ -198,9 +215,11 @@ class Play:
         self.database.close()
 
 
-def eventful(path: Path | None = None, *, rounds: int = 40) -> Play:
+def eventful(
+    path: Path | None = None, *, rounds: int = 40, gateways: int = 1, validators: int = 0
+) -> Play:
     """Play rounds of 20 meters in which everything happens once; needs at least 30 rounds."""
-    region = Region()
+    region = Region(gateways=gateways, validators=validators)
     play = Play(region, path)
     offline, thief, leaving, joining = (*region.meters[:3], Meter("test joining", "c0"))
     late: list[Envelope] = []

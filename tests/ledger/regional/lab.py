@@ -37,10 +37,17 @@ class Lab:
         parameters: Parameters | None = None,
         path: Path | None = None,
         name: str = "lab",
+        gateways: int = 1,
+        validators: int = 0,
     ) -> None:
         parameters = parameters or Parameters(ROUND_S, 11, OPEN_ROUNDS, WINDOW_ROUNDS)
         self.region = Region(
-            size, cluster_size=cluster_size or max(size, 1), parameters=parameters, name=name
+            size,
+            cluster_size=cluster_size or max(size, 1),
+            parameters=parameters,
+            name=name,
+            gateways=gateways,
+            validators=validators,
         )
         self.path = path
         self.open()
@@ -126,7 +133,10 @@ class Lab:
 
     def close(self, round_: int, *envelopes: Envelope) -> Block:
         """Deliver records, all of which must be let in, and close the round."""
-        codes = self.deliver(*envelopes, self.region.close(round_))
+        closers = self.app.delivery.closers()
+        numbers = [i for i, key in enumerate(self.region.gateways) if key.address in closers]
+        orders = [self.region.close(round_, i) for i in numbers[: len(numbers) // 2 + 1]]
+        codes = self.deliver(*envelopes, *orders)
         assert codes == [0] * len(codes), codes
         return self.app.made()[-1]
 

@@ -17,7 +17,7 @@ from ledger.regional import codes
 from ledger.regional.application import TABLES, RegionalApplication
 from ledger.store import Database
 from ledger.verify import Verifier
-from tests.ledger.regional.generate import eventful
+from tests.ledger.regional.generate import eventful, signer
 from tests.ledger.regional.lab import FIRST, Lab
 
 ROOT = Path(__file__).parents[3]
@@ -106,14 +106,14 @@ def test_order_of_records_before_a_close_does_not_matter(play, seed):
     node.database.close()
 
 
-def test_gateway_that_closes_does_not_show_in_the_head():
+def test_gateways_that_close_do_not_show_in_the_head():
     heads = []
-    for gateway in (0, 1):
-        lab = Lab()
-        lab.deliver(lab.reading(0, FIRST), lab.region.close(FIRST, gateway))
+    for gateways in ((0, 1), (1, 2), (2, 0)):
+        lab = Lab(gateways=3)
+        lab.deliver(lab.reading(0, FIRST), *(lab.region.close(FIRST, i) for i in gateways))
         heads.append(lab.app.last_digest)
         lab.database.close()
-    assert heads[0] == heads[1]
+    assert heads[0] == heads[1] == heads[2]
 
 
 _PROGRAM = """
@@ -257,7 +257,7 @@ def test_heads_are_signed_once_and_after_the_fact(tmp_path):
     lab = Lab(path=tmp_path / "r.sqlite")
     for i in range(3):
         lab.close(FIRST + i)
-    gateway, other = lab.region.gateways
+    gateway, other = lab.region.gateways[0], signer("lab gateway 1")
     assert lab.app.blocks.head_envelope(2) is None
     assert lab.app.sign_heads(gateway) == [1, 2, 3]
     assert lab.app.sign_heads(other) == []

@@ -8,86 +8,28 @@ from pathlib import Path
 import pytest
 
 from ledger.engine.abci import Refused
-from ledger.engine.solo import Solo
-from ledger.genesis import WideGenesis
-from ledger.protocol import records
+from ledger.protocol import cbor, records
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.protocol.errors import BadProof
 from ledger.store import Database, StoreError
 from ledger.verify import Verifier
 from ledger.wide import codes
 from ledger.wide.application import TABLES, WideApplication
-from ledger.wide.proofs import verify_region, verify_summary
+from ledger.wide.proofs import verify_kept, verify_region, verify_summary
 from ledger.wide.state import Region
-from ledger.wide.summary import Summary
-from tests.ledger.regional.generate import signer
-
-NORTH, SOUTH, NOWHERE = b"north...", b"south...", b"nowhere."
-NORTH_KEY, SECOND_KEY, SOUTH_KEY = signer("north"), signer("north, second"), signer("south")
-GENESIS = WideGenesis(
-    "wide",
-    0,
-    (
-        (NORTH, (NORTH_KEY.public_key, SECOND_KEY.public_key)),
-        (SOUTH, (SOUTH_KEY.public_key,)),
-    ),
+from tests.ledger.wide.bench import (
+    CHAIN,
+    GENESIS,
+    NORTH,
+    NORTH_KEY,
+    NOWHERE,
+    SECOND_KEY,
+    SOUTH,
+    SOUTH_KEY,
+    Node,
+    sealed,
+    summary,
 )
-CHAIN = GENESIS.chain
-
-
-def summary(number: int, region: bytes = NORTH, **changes: object) -> Summary:
-    """Give a region's summary ``number`` from 0: ten heights each."""
-    to_height = 10 * (number + 1)
-    plain = Summary(
-        chain=CHAIN,
-        region=region,
-        from_height=to_height - 10,
-        to_height=to_height,
-        from_round=10 * number,
-        to_round=10 * number + 9,
-        energy_in=1000 + number,
-        energy_out=number,
-        power=(0, 5),
-        voltage=None,
-        frequency=None,
-        accepted=100,
-        rejected=3,
-        unconfirmed=2,
-        members=11,
-        alarms=1,
-        witnessed_height=to_height - 1,
-        witnessed_digest=bytes([number]) * 32,
-        log_size=to_height,
-        log_root=bytes([number + 100]) * 32,
-        adjustments=((0, 4, 1, 0),) if number else (),
-    )
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
-
-
-def sealed(number: int, region: bytes = NORTH, **changes: object) -> Envelope:
-    key = NORTH_KEY if region == NORTH else SOUTH_KEY
-    return key.seal(summary(number, region, **changes).payload())
-
-
-class Node:
-    def __init__(self, path: Path | None = None) -> None:
-        self.app = WideApplication(GENESIS, Database(path, TABLES), Verifier())
-        self.solo = Solo(self.app)
-
-    def send(self, *envelopes: Envelope) -> list[int]:
-        result = self.solo.execute([envelope.raw for envelope in envelopes])
-        return [tx.code for tx in result.tx_results]
-
-    def refuses(self, envelope: Envelope) -> int:
-        """Give the code that a summary is refused with, which must leave no trace."""
-        before = self.app.app_hash
-        checked = self.app.check_tx(envelope.raw).code
-        (code,) = self.send(envelope)
-        assert self.app.app_hash == before
-        assert checked == code != codes.OK
-        assert not self.app.process_proposal(9, [envelope.raw])
-        assert self.app.prepare_proposal([envelope.raw], 10_000) == []
-        return code
 
 
 @pytest.fixture
@@ -313,15 +255,55 @@ def test_every_summary_is_proved_to_be_kept(node: Node) -> None:
         key = NORTH + (10 * (number + 1)).to_bytes(8, "big")
         answer = node.app.query("summary", key)
         assert answer.value == sealed(number).raw
-        verify_summary(answer.app_hash, answer.value, answer.proof)
-        with pytest.raises(BadProof):
-            verify_summary(answer.app_hash, sealed(number, alarms=9).raw, answer.proof)
+        where = (NORTH, 10 * (number + 1))
+        verify_summary(answer.app_hash, *where, answer.value, answer.proof)
+        lie = sealed(number, alarms=9).raw
+        for other in ((*where, lie), (SOUTH, where[1], answer.value), (NORTH, 5, answer.value)):
+            with pytest.raises(BadProof):
+                verify_summary(answer.app_hash, *other, answer.proof)
 
 
-@pytest.mark.parametrize("proof", [[], [1], [None, [b"", [], []], 0, []], [b"x", 1, 2, 3], None])
+BROKEN_PROOFS = [[], [1], [None, [b"", [], []], 0, [], b""], [b"x", 1, 2, 3, 4], None]
+
+
+@pytest.mark.parametrize("proof", BROKEN_PROOFS)
 def test_broken_proof_is_refused(node: Node, proof: list[object]) -> None:
     with pytest.raises(BadProof):
-        verify_summary(node.app.app_hash, sealed(0).raw, proof)
+        verify_summary(node.app.app_hash, NORTH, 10, sealed(0).raw, proof)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("value", [None, 7, b"", b"\x01" * 40, "text", [], [b""], -1, True])
+def test_any_part_of_a_proof_may_be_anything(node: Node, place: int, value: object) -> None:
+    answer = node.app.query("summary", NORTH + (10).to_bytes(8, "big"))
+    proof = list(answer.proof)
+    proof[place] = value
+    with pytest.raises(BadProof):
+        verify_kept(answer.app_hash, answer.value, proof)
+
+
+def test_evidence_is_proved_as_evidence(node: Node) -> None:
+    liar = sealed(0, energy_in=999_999)
+    node.send(liar)
+    answer = node.app.query("kept", (2).to_bytes(8, "big"))
+    entry = verify_kept(answer.app_hash, answer.value, answer.proof)
+    assert answer.value == liar.raw
+    assert (entry.subject, entry.place, entry.code) == (NORTH, 10, codes.CONFLICT)
+    assert entry.digest == payload_digest(liar.payload)
+    with pytest.raises(BadProof, match="in effect"):
+        verify_summary(answer.app_hash, NORTH, 10, answer.value, answer.proof)
+    assert node.app.query("kept", (3).to_bytes(8, "big")).proof == []
+
+
+def test_regions_are_told(node: Node) -> None:
+    assert cbor.loads(node.app.query("regions", b"").value or b"") == sorted([NORTH, SOUTH])
+
+
+def test_all_that_can_be_asked_has_its_key_form(node: Node) -> None:
+    for path in ("region", "network", "gateways", "summary", "kept", "regions"):
+        for size in (1, 7, 9, 15, 17, 200):
+            with pytest.raises(Refused):
+                node.app.query(path, bytes(size))
 
 
 def test_summary_that_is_not_there_has_no_value(node: Node) -> None:

@@ -10,7 +10,7 @@ from ledger.protocol import cbor, records
 from ledger.protocol.cose import MAX_RECORD_BYTES, Envelope
 from ledger.protocol.errors import MalformedRecord
 from ledger.wide.summary import MAX_ADJUSTMENTS, MAX_ENERGY, Summary
-from tests.ledger.regional.generate import signer
+from tests.ledger.keys_of import signer
 
 PLAIN = Summary(
     chain=b"widechan",

@@ -1,0 +1,287 @@
+"""The gateways of a region as a session sees them: one, or several of which each is a small site.
+
+A site is what stands on one Raspberry Pi: a broker, the gateway's program and a node of CometBFT.
+``kill`` takes a whole site away at once, as a power cut would.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway import provision
+from hil.broker import HOST, Broker, BrokerGroup, Tls, free_ports
+from hil.gateways import GatewayProcess
+from hil.network import Member, Network
+from hil.status import GatewayStatus, read_status
+from ledger.genesis import Parameters
+from ledger.region import RegionDirectory
+from tools import network_init
+from tools.network_home import Tuning
+
+_QUICK = Tuning(commit_s=0.2, propose_s=1.0)
+
+
+class Sites(Protocol):
+    """What serves a session's region; a context manager that starts brokers and leaves nothing."""
+
+    directory: RegionDirectory
+    """The folder that is looked at: the region's, or that of the last site."""
+
+    def __enter__(self) -> Self:
+        """Start the brokers; raises BrokerError."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """End whatever still runs."""
+
+    @property
+    def brokers(self) -> list[Broker]:
+        """The brokers that meters know."""
+
+    def create(
+        self,
+        name: str,
+        parameters: Parameters,
+        members: Sequence[tuple[bytes, str]],
+        created: int,
+        settings: Mapping[str, object],
+    ) -> None:
+        """Make the region."""
+
+    async def start(self) -> None:
+        """Start every gateway that does not run; returns at once."""
+
+    async def stop(self) -> None:
+        """End every gateway in an orderly way."""
+
+    @property
+    def running(self) -> list[str]:
+        """The names of the gateways that run and are meant to."""
+
+    @property
+    def fallen(self) -> str:
+        """Why the region cannot go on: the last words of a gateway that ended by itself, or ''."""
+
+    @property
+    def status(self) -> GatewayStatus:
+        """What the gateways that run say: ready when all are, counts of all together."""
+
+
+class OneGateway:
+    """One broker and one gateway that orders alone. Sites with nothing to spare."""
+
+    def __init__(self, folder: Path, rig: Path, kind: str, tls: Tls | None) -> None:
+        self.directory = RegionDirectory(folder)
+        self._broker = Broker(rig / "broker", kind, tls)
+        self._gateway = GatewayProcess("gateway", self.directory.config, rig)
+
+    def __enter__(self) -> Self:
+        self._broker.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._broker.kill()
+
+    @property
+    def brokers(self) -> list[Broker]:
+        """See Sites."""
+        return [self._broker]
+
+    def create(
+        self,
+        name: str,
+        parameters: Parameters,
+        members: Sequence[tuple[bytes, str]],
+        created: int,
+        settings: Mapping[str, object],
+    ) -> None:
+        """See Sites."""
+        own = {"mqtt.port": self._broker.port, **settings}
+        provision.create_region(
+            self.directory, name, parameters, members=members, created=created, settings=own
+        )
+
+    async def start(self) -> None:
+        """See Sites."""
+        await self._gateway.start()
+
+    async def stop(self) -> None:
+        """See Sites."""
+        await self._gateway.stop()
+
+    @property
+    def running(self) -> list[str]:
+        """See Sites."""
+        return [self._gateway.name] if self._gateway.alive else []
+
+    @property
+    def fallen(self) -> str:
+        """See Sites."""
+        return "" if self._gateway.alive else self._gateway.tail()
+
+    @property
+    def status(self) -> GatewayStatus:
+        """See Sites."""
+        return self._gateway.status
+
+
+class SeveralGateways:
+    """Several sites whose brokers are one broker and whose gateways keep one chain."""
+
+    def __init__(self, folder: Path, rig: Path, count: int, tls: Tls | None) -> None:
+        self._names = [f"gw-{i + 1}" for i in range(count)]
+        self._path = folder / "network"
+        self._rig = rig
+        self.directory = self.directory_of(self._names[-1])
+        self._group = BrokerGroup(rig / "brokers", count, tls)
+        self._network: Network | None = None
+        self._stack = ExitStack()
+        self._killed: set[str] = set()
+        self._ended = True
+
+    def directory_of(self, name: str) -> RegionDirectory:
+        """Give the region's folder of one site."""
+        return RegionDirectory(self._path / "nodes" / name)
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._group)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The sites' names."""
+        return self._names
+
+    @property
+    def brokers(self) -> list[Broker]:
+        """See Sites."""
+        return self._group.brokers
+
+    @property
+    def network(self) -> Network:
+        """The gateways' network; there once the region is made."""
+        assert self._network is not None, "the region is not made yet"
+        return self._network
+
+    def create(
+        self,
+        name: str,
+        parameters: Parameters,
+        members: Sequence[tuple[bytes, str]],
+        created: int,
+        settings: Mapping[str, object],
+    ) -> None:
+        """See Sites."""
+        plan = network_init.Plan(
+            names=self._names,
+            base_port=free_ports(len(self._names) * network_init.PORTS),
+            created=created,
+            tuning=_QUICK,
+            settings=settings,
+        )
+        made = network_init.create_regional(self._path, name, parameters, plan, members)
+        nodes = []
+        for entry, broker in zip(made.nodes, self._group.brokers, strict=True):
+            paths = made.paths(entry.name)
+            network_init.change_settings(paths.gateway_settings, {"mqtt.port": broker.port})
+            options = ["--status", self._status_file(entry.name), "--config"]
+            nodes.append(
+                Member(
+                    entry.name,
+                    paths.path.absolute(),
+                    rpc_port=network_init.port_of(entry.rpc),
+                    p2p_port=network_init.port_of(entry.p2p),
+                    application=(
+                        sys.executable,
+                        "-m",
+                        "gateway",
+                        *map(str, options),
+                        str(paths.gateway_settings.absolute()),
+                    ),
+                )
+            )
+        self._network = self._stack.enter_context(Network(nodes))
+
+    def _status_file(self, name: str) -> Path:
+        return self._rig / f"{name}.json"
+
+    async def start(self) -> None:
+        """See Sites."""
+        self._killed.clear()
+        await asyncio.to_thread(self.network.start)
+        self._ended = False
+
+    async def stop(self) -> None:
+        """See Sites."""
+        if self._network is not None:
+            self._ended = True
+            await asyncio.to_thread(self._network.stop)
+
+    async def kill(self, name: str) -> None:
+        """Take a site away: broker, gateway and node at once (SIGKILL)."""
+        self._killed.add(name)
+        self.brokers[self._names.index(name)].kill()
+        await asyncio.to_thread(self.network.nodes[name].kill)
+
+    async def bring_back(self, name: str) -> None:
+        """Let a site that was killed start again with what its disk holds."""
+        await asyncio.to_thread(self.brokers[self._names.index(name)].start)
+        self._status_file(name).unlink(missing_ok=True)
+        await asyncio.to_thread(self.network.start, name)
+        self._killed.discard(name)
+
+    @property
+    def _meant(self) -> list[str]:
+        return [name for name in self._names if name not in self._killed]
+
+    @property
+    def running(self) -> list[str]:
+        """See Sites."""
+        return [name for name in self._meant if self.network.nodes[name].running]
+
+    @property
+    def fallen(self) -> str:
+        """See Sites."""
+        gone = [] if self._ended else set(self._meant) - set(self.running)
+        return "\n".join(self.network.nodes[name].tail() for name in sorted(gone))
+
+    @property
+    def status(self) -> GatewayStatus:
+        """See Sites."""
+        found = [read_status(self._status_file(name)) for name in self._meant]
+        counters: dict[str, int] = {}
+        for status in found:
+            for name, count in status.counters.items():
+                counters[name] = counters.get(name, 0) + count
+        return GatewayStatus(
+            ready=bool(found) and all(status.ready for status in found),
+            outbox=max((status.outbox for status in found), default=0),
+            wide_height=max((status.wide_height for status in found), default=0),
+            counters=counters,
+        )
+
+
+def make_sites(folder: Path, rig: Path, count: int, kind: str, tls: Tls | None) -> Sites:
+    """Give the sites of a region below ``folder``; raises BrokerError."""
+    if count == 1:
+        return OneGateway(folder, rig, kind, tls)
+    return SeveralGateways(folder, rig, count, tls)
+
+
+def host_list(brokers: Sequence[Broker]) -> str:
+    """Give brokers as a meter's settings name them (SPEC 12.4)."""
+    if len(brokers) == 1:
+        return HOST
+    return ",".join(f"{HOST}:{broker.port}" for broker in brokers)
