@@ -177,6 +177,7 @@ class CometChain:
         self._counters = counters
         self._validator = validator
         self._wake = wake
+        self._height = application.height
         self._in_step = False
         self._look_due = 0.0
         self._guard = threading.Lock()
@@ -243,13 +244,17 @@ class CometChain:
         ours = self._in_step and decision.proposer == self._validator
         self.engine_height = height
         made = self._application.made()
-        if not made:
-            return
+        begun = self._application.height - len(made)
         with self._guard:
+            if begun > self._height:  # from a snapshot: of what went before, its end is enough
+                self._news.append(News(begun, None, False))
             for block in made:
                 room = len(self._news) < _MOST_BLOCKS
                 self._news.append(News(block.head.height, block if room else None, ours))
-            self._wake()
+            news = begun + len(made) > self._height
+            self._height = begun + len(made)
+            if news:
+                self._wake()
 
     # on the thread that hands on
 

@@ -90,9 +90,8 @@ class Core:
         self._checks = SignatureChecks(application.verifier)
         self._operators = addresses(application.genesis.operators)
         self._gateways = addresses(application.genesis.gateways)
-        place = None
-        if self._engine.several:
-            place = application.genesis.gateways.index(key.public_key)
+        gateways = application.genesis.gateways
+        place = gateways.index(key.public_key) if self._engine.several else None
         self._speaker = Speaker(application, self._lock, publish, counters, place=place)
         self._head_topic = topics.head(self._chain)
         self._owed: list[tuple[int, Place]] = []
@@ -105,8 +104,7 @@ class Core:
         )
         self._contradicting: set[bytes] = set()
         self._seen = _Seen()
-        self._unjudged: list[tuple[int, Message]] = []
-        self._put_off = 0
+        self._unjudged, self._put_off = list[tuple[int, Message]](), 0
         self._book.paused = self._engine.behind
         self.online: dict[bytes, str] = {}
         self.last_rejections: list[str] = []
@@ -371,6 +369,8 @@ class Core:
         self._book.set_members(active, now)
         self._submitted.drop_closes(block.head.round)
         digests = [envelope.digest for envelope, _ in block.records]
+        if self._engine.behind:
+            wanted = {}  # the others have told of it
         self._speaker.note(news.height, digests, wanted, now, ours=news.ours)
         for envelope, head in self._speaker.take_ahead():
             self._compare(envelope, head, now)

@@ -60,11 +60,17 @@ class Receipts:
     def messages(
         self, height: int, wanted: Mapping[bytes, Sequence[int]]
     ) -> Iterator[tuple[str, bytes]]:
-        """Give (topic, message) for records of a block: ``wanted`` maps an address to indices."""
+        """Give (topic, message) for records of a block: ``wanted`` maps an address to indices.
+
+        None for a block whose records have been pruned: a gateway that comes back after months
+        catches up with blocks that are too old to keep.
+        """
         raw = self._application.blocks.head_envelope(height)
         assert raw is not None, "receipts are made of signed heads"
         head = Envelope.parse(raw)
         if height not in self._trees:
+            if height < self._application.blocks.first_body():
+                return
             stored = self._application.blocks.envelopes_of(height)
             self.keep(height, [envelope.digest for envelope in stored])
         tree, digests = self._trees[height]

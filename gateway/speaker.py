@@ -52,6 +52,7 @@ class _Unspoken(NamedTuple):
     height: int
     wanted: Indices
     due: float  # steady s
+    ours: bool
 
 
 class Speaker:
@@ -99,7 +100,7 @@ class Speaker:
         if height % rounds.TERM_ROUNDS == 0:
             self._told = {}  # whoever may publish can have overwritten what is retained
         wait_s = 0.0 if ours or self._patience_s is None else self._patience_s
-        self._unspoken.append(_Unspoken(height, wanted, now.steady + wait_s))
+        self._unspoken.append(_Unspoken(height, wanted, now.steady + wait_s, ours))
         del self._unspoken[:-_MOST_UNSPOKEN]
 
     def step(self, now: Instant) -> None:
@@ -113,7 +114,9 @@ class Speaker:
             self._send_receipts(block.height, block.wanted)
         if self._greet_due is not None and self._greet_due <= now.steady:
             self._greet_due = None
-            if max(self.heard, self._said) < self.height:
+            # a head without its receipts would keep the others from telling of its block
+            waits = any(block.height == self.height for block in self._unspoken)
+            if max(self.heard, self._said) < self.height and not waits:
                 self._counters.add("heads.stood_in")
                 self._publish_members()
                 self._publish_head(self.height)
@@ -154,7 +157,10 @@ class Speaker:
             return False
         self._counters.add("heads.heard")
         self.heard = max(self.heard, head.height)
-        self._unspoken = [block for block in self._unspoken if block.height != head.height]
+        # of ours the receipts are still to be sent, whoever was quicker with the head
+        self._unspoken = [
+            block for block in self._unspoken if block.ours or block.height != head.height
+        ]
         return True
 
     def take_ahead(self) -> list[tuple[Envelope, records.Head]]:

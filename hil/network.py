@@ -25,7 +25,6 @@ __all__ = ["APPLICATION", "Member", "Network", "NetworkError", "Node", "configur
 APPLICATION = (sys.executable, "-m", "gateway.node")
 _LIMIT_S = 30.0
 _TICK_S = 0.05
-_STILL_S = 5.0
 
 
 def members_of(
@@ -171,22 +170,11 @@ class Network:
         )
 
     def wait_quiet(self, names: Collection[str] = (), limit_s: float = _LIMIT_S) -> None:
-        """Wait until nodes hold the same and none has anything to put into a block.
-
-        What is still in a mempool after ``_STILL_S`` without a block is nothing for a block: a
-        mempool looks again at what it holds only when the next block comes.
-        """
+        """Wait until nodes hold the same and none has anything to put into a block."""
         nodes = [self.nodes[name] for name in names or self.names]
-        since: tuple[float, object] = (0.0, None)
 
         def are_quiet() -> bool:
-            nonlocal since
-            standing = _common_stand(nodes)
-            if standing != since[1]:
-                since = time.monotonic(), standing
-            if standing is None:
-                return False
-            return _nothing_waits(nodes) or time.monotonic() > since[0] + _STILL_S
+            return _common_stand(nodes) is not None and _nothing_waits(nodes)
 
         try:
             self.wait(are_quiet, limit_s, "the nodes do not come to rest")

@@ -60,7 +60,10 @@ class Membership:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a proof shows. ``leaf`` is None where the region has reported nothing yet."""
+    """All that a proof shows. ``leaf`` is None where the region has reported nothing yet.
+
+    ``gateway`` is who signed the summary, None where that is not shown.
+    """
 
     header: Header
     region: bytes
@@ -78,7 +81,7 @@ class Findings:
                 f"CONFLICT: a gateway of region {self.region.hex()} has also signed a summary that"
                 f" contradicts these figures (payload {self.leaf.conflict.hex()})."
             )
-        if self.summary is not None and self.gateway is not None:
+        if self.summary is not None:
             found.append(_about_summary(self.summary, self.gateway))
         if self.reading is not None:
             found += _about_reading(self.region, self.reading)
@@ -144,10 +147,13 @@ def _about_region(region: bytes, leaf: Region | None) -> str:
     )
 
 
-def _about_summary(summary: Summary, gateway: bytes) -> str:
+def _about_summary(summary: Summary, gateway: bytes | None) -> str:
+    by = "signed by a gateway that the chain knew then and this file does not name"
+    if gateway is not None:
+        by = f"signed by its gateway {gateway.hex()}"
     return (
-        f"Its newest summary, signed by its gateway {gateway.hex()}, tells {kwh(summary.energy_in)}"
-        f" in and {kwh(summary.energy_out)} out in blocks {summary.from_height + 1} to"
+        f"Its newest summary, {by}, tells {kwh(summary.energy_in)} in and"
+        f" {kwh(summary.energy_out)} out in blocks {summary.from_height + 1} to"
         f" {summary.to_height}, of which block {summary.witnessed_height} and those before it are"
         " witnessed by more than two thirds of the members."
     )

@@ -4,7 +4,8 @@ A file carries everything that is needed to check it, and is checked offline, in
 
     CHAIN     light blocks, from the genesis or a trusted header to one header    -> app hash
     REGION    the region's leaf in that state                  -> figures, size and root of its log
-    SUMMARY   its newest summary, in the chain's log, with its gateway's signature
+    SUMMARY   its newest summary, in the chain's log, with its gateway's signature where that one
+              is a gateway of the region still
     READING   a head in the region's log, a reading in that block, what was decided of it
     MEMBER    the meter's leaf in the state of one of the region's blocks
 
@@ -37,6 +38,9 @@ MAGIC = "gridwitness proof"
 VERSION = 1
 
 CHAIN, REGION, SUMMARY, READING, MEMBER = 1, 2, 3, 4, 5
+
+ENVELOPE_START = b"\xd2"
+"""The first byte of an envelope, and of no payload (SPEC 3.1)."""
 
 MAX_PROOF_BYTES = 8 << 20
 MAX_BLOCKS = 4096
@@ -76,8 +80,8 @@ def verify_proof(
         return findings
     if SUMMARY in sections:
         where = (app_hash, genesis, region, leaf)
-        summary, gateway = _check_summary(where, sections[SUMMARY])
-        findings = replace(findings, summary=summary, gateway=gateway)
+        told, gateway = _check_summary(where, sections[SUMMARY])
+        findings = replace(findings, summary=told, gateway=gateway)
     if READING in sections:
         log = _Log(region, leaf.to_height, leaf.log_root)
         findings = replace(findings, reading=_check_reading(log, sections[READING]))
@@ -176,17 +180,29 @@ def region_leaf(value: bytes) -> Region:
 
 def _check_summary(
     where: tuple[bytes, WideGenesis, bytes, Region], section: list[Any]
-) -> tuple[Summary, bytes]:
-    """Check the newest summary; gives it and the address of the gateway that signed it."""
+) -> tuple[Summary, bytes | None]:
+    """Check the newest summary; gives it and the address of the gateway that signed it.
+
+    That it is in effect follows from the chain, whose rules checked its signature by the keys of
+    that day. Those may have been replaced since, and nothing here shows former ones: then the file
+    holds the payload alone, and who signed it is not shown.
+    """
     app_hash, genesis, region, leaf = where
     raw, proof, gateways, gateways_proof = section
     if type(raw) is not bytes or type(gateways) not in (bytes, type(None)):
         raise MalformedRecord("a summary or a list of gateways is not bytes")
-    envelope = Envelope.parse(raw)
-    summary = Summary.decode(envelope.payload)
-    if payload_digest(envelope.payload) != leaf.last or summary.region != region:
+    envelope = Envelope.parse(raw) if raw[:1] == ENVELOPE_START else None
+    payload = raw if envelope is None else envelope.payload
+    summary = Summary.decode(payload)
+    if payload_digest(payload) != leaf.last or summary.region != region:
         raise BadProof("not the region's newest summary")
-    verify_summary(app_hash, region, summary.to_height, raw, proof)
+    entry = verify_summary(app_hash, region, summary.to_height, None, proof)
+    if entry.digest != leaf.last:
+        raise BadProof("what is proved is not this summary in effect")
+    if envelope is None:
+        if gateways is not None or gateways_proof is not None:
+            raise BadProof("gateways are shown, and no signature of theirs")
+        return summary, None
     verify_gateways(app_hash, region, gateways, gateways_proof)
     key = gateways_of(genesis, region, gateways).get(envelope.kid)
     if key is None:

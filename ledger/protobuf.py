@@ -49,6 +49,8 @@ def uvarint(value: int) -> bytes:
 
 def read_uvarint(data: bytes, at: int = 0) -> tuple[int, int]:
     """Read a varint of at most 10 bytes; gives it and where it ends. Raises MalformedMessage."""
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1  # as most are
     value = shift = 0
     for place in range(at, min(at + _MAX_VARINT_BYTES, len(data))):
         byte = data[place]

@@ -83,9 +83,12 @@ def prove_region(
     if summary is None or gateways is None or summary.value is None:
         return sections  # nothing reported, or the body of the summary was pruned
     keys = proof.gateways_of(follower.genesis, region, gateways.value)
-    if Envelope.parse(summary.value).kid in keys:  # else by one that was a gateway then
+    envelope = Envelope.parse(summary.value)
+    if envelope.kid in keys:
         answers = [summary.value, summary.proof, gateways.value, gateways.proof]
-        sections[proof.SUMMARY] = answers
+    else:  # its keys were replaced since
+        answers = [envelope.payload, summary.proof, None, None]
+    sections[proof.SUMMARY] = answers
     return sections
 
 

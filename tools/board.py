@@ -14,11 +14,13 @@ from hil.serial_line import LineError, SerialLine
 from ledger.genesis import RegionGenesis
 from ledger.protocol import cose
 from ledger.protocol.errors import ProtocolError
-from ledger.protocol.records import is_cluster_name
+from ledger.protocol.records import Enrolment, is_cluster_name
+from ledger.protocol.settings import brokers_of
 from ledger.region import RegionDirectory, RegionError
 from tools.errors import CommandError
 from tools.options import named_path
 
+_MOST_ASKED = 5
 _ANSWER_LIMIT_S = 20  # making a key and loading tables takes a Pico some seconds
 
 
@@ -32,8 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tell = actions.add_parser("provision", help="tell a board its region and broker")
     tell.add_argument("dir", type=named_path, metavar="DIR", help="folder of the region")
     tell.add_argument("--cluster", help="its cluster, if it is no member of the genesis")
-    tell.add_argument("--host", required=True, help="the broker's name or address")
-    tell.add_argument("--mqtt-port", type=int, default=1883, help="the broker's port")
+    tell.add_argument(
+        "--host",
+        required=True,
+        help="the broker's name or address; of several that are one, up to 8: pi-1,pi-2:8884,pi-3",
+    )
+    tell.add_argument(
+        "--mqtt-port", type=int, default=1883, help="the port of brokers that name none"
+    )
     tell.add_argument("--user", help="the board's user name at the broker")
     tell.add_argument(
         "--password-file", type=named_path, metavar="FILE", help="its password, one line"
@@ -75,6 +83,13 @@ def _provision(options: argparse.Namespace) -> int:
     genesis = RegionDirectory(options.dir.absolute()).load_genesis()
     if not 1 <= options.mqtt_port <= 65_535:
         raise CommandError(f"--mqtt-port {options.mqtt_port}: give 1 to 65535")
+    try:
+        brokers_of(options.host, options.mqtt_port)
+    except ProtocolError as e:
+        raise CommandError(
+            f"--host {options.host}: {e}; give name, name:port or [IPv6 address]:port of up to 8"
+            " brokers, separated by commas"
+        ) from e
     if options.cluster is not None and not is_cluster_name(options.cluster):
         raise CommandError(f"--cluster {options.cluster}: 1 to 32 letters, digits, '-', '_'")
     password, ca = _read_password(options.password_file), _read_ca(options.ca)
@@ -90,7 +105,7 @@ def _provision(options: argparse.Namespace) -> int:
             password=password,
             ca=ca,
         )
-        line.ask(rig_messages.provision(settings.encode()), rig_messages.ENROL, _ANSWER_LIMIT_S)
+        _tell(line, settings.encode(), genesis.chain)
     print(f"meter {address.hex()} belongs to cluster {settings.cluster} of {genesis.name}")
     return 0
 
@@ -100,11 +115,26 @@ def _identify(line: SerialLine) -> bytes:
     return bytes(message[1])
 
 
-def _address(raw: bytes) -> bytes:
+def _tell(line: SerialLine, settings: bytes, chain: bytes) -> None:
+    """Send settings until the board says that it has them: that it belongs to this chain."""
+    message = rig_messages.provision(settings)
+    for _ in range(_MOST_ASKED):
+        raw = bytes(line.ask(message, rig_messages.ENROL, _ANSWER_LIMIT_S)[1])
+        if _open(raw)[1].chain == chain:
+            return
+        message = rig_messages.identify()  # that was said before: at its start, or when asked
+    raise CommandError("the board did not keep the settings: see what it prints")
+
+
+def _open(raw: bytes) -> tuple[cose.Envelope, Enrolment]:
     try:
-        return provision.open_enrolment(raw)[0].kid
+        return provision.open_enrolment(raw)
     except ProtocolError as e:
         raise CommandError(f"the board's answer is not an enrolment request: {e}") from e
+
+
+def _address(raw: bytes) -> bytes:
+    return _open(raw)[0].kid
 
 
 def _cluster_of(genesis: RegionGenesis, address: bytes) -> str:

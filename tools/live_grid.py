@@ -13,7 +13,7 @@ from hil.grid import Grid
 from hil.session import Progress
 
 _EVENTS_SHOWN = 10
-_BAR = 30
+_BAR = 16
 _LEAST_S = 0.1  # between two pictures
 _EVERY_BLOCKS = 5  # where lines are printed
 

@@ -11,7 +11,7 @@ Left out: whether a summary is true. Its region's chain shows that (``ledger.aud
 root in it lets anybody ask for proofs of single readings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from ledger.engine import base
@@ -83,6 +83,8 @@ class WideApplication:
             self.store, database, genesis.encode(), lambda: [(GENESIS_KEY, genesis.digest)]
         )
         self.state = State(self.store.state_rows())
+        # where summaries that are on their way into blocks end: (region, to height)
+        self._coming: set[tuple[bytes, int]] = set()
         self._reload()
 
     def _reload(self) -> None:
@@ -120,11 +122,18 @@ class WideApplication:
         return self.network.validators
 
     def check_tx(self, tx: bytes) -> TxResult:
-        """See abci.Application. Evidence of a conflict is let in."""
+        """See abci.Application. Evidence of a conflict is let in.
+
+        So is a summary that follows one which was let in since the last commit. Nodes commit a
+        block one after the other, and CometBFT offers a transaction to each of them once: refused
+        by those that are behind by a moment, it would wait in one mempool with nobody to vote.
+        """
         try:
-            self._check(tx)
+            _, record = self._check(tx, self._coming)
         except Refused as refused:
             return refused.result
+        if isinstance(record, Summary):
+            self._coming.add((record.region, record.to_height))
         return TxResult(codes.OK)
 
     def prepare_proposal(self, txs: list[bytes], max_tx_bytes: int) -> list[bytes]:
@@ -142,7 +151,11 @@ class WideApplication:
 
         So is one whose rules this program does not have.
         """
-        return self.network.version_at(height) in self.VERSIONS and all(self._try(txs))
+        good = self.network.version_at(height) in self.VERSIONS and all(self._try(txs))
+        if good:
+            records_ = (self._open(tx)[1] for tx in txs)
+            self._coming.update((r.region, r.to_height) for r in records_ if isinstance(r, Summary))
+        return good
 
     def finalize_block(
         self, height: int, txs: Sequence[bytes], decision: Decision = ALONE
@@ -183,6 +196,7 @@ class WideApplication:
             self._undo()
             raise
         self.state.settle()
+        self._coming.clear()  # what still waits is checked anew now
         self._committed = self._position()
 
     def query(self, path: str, key: bytes) -> Answer:
@@ -393,14 +407,17 @@ class WideApplication:
 
     # rules
 
-    def _check(self, tx: bytes) -> tuple[Envelope, Summary | NetworkChange]:
+    def _check(
+        self, tx: bytes, coming: Container[tuple[bytes, int]] = ()
+    ) -> tuple[Envelope, Summary | NetworkChange]:
         """Check every rule; gives the record, raises Refused.
 
-        A summary that does not continue its region's is evidence of a conflict.
+        A summary that does not continue its region's is evidence of a conflict. One that continues
+        another in ``coming`` passes as far as that can be said.
         """
         envelope, record = self._open(tx)
         if isinstance(record, Summary):
-            key = self._check_summary(envelope, record)
+            key = self._check_summary(envelope, record, coming)
         else:
             key = self.network_rules.check(self.network, envelope, record)
         try:
@@ -416,7 +433,9 @@ class WideApplication:
         except MalformedRecord as e:
             raise Refused(codes.MALFORMED, str(e)) from None
 
-    def _check_summary(self, envelope: Envelope, summary: Summary) -> bytes:
+    def _check_summary(
+        self, envelope: Envelope, summary: Summary, coming: Container[tuple[bytes, int]]
+    ) -> bytes:
         """Check every rule but the signature; gives the signer's key, raises Refused."""
         if summary.chain != self._chain:
             raise Refused(codes.WRONG_CHAIN, "the summary belongs to another wide-area chain")
@@ -426,7 +445,10 @@ class WideApplication:
         key = gateways.get(envelope.kid)
         if key is None:
             raise Refused(codes.UNKNOWN_SIGNER, "the signer is not a gateway of this region")
-        self._check_new(envelope.payload, summary, self.state.region(summary.region))
+        region = self.state.region(summary.region)
+        ahead = summary.from_height > region.to_height
+        if not (ahead and (summary.region, summary.from_height) in coming):
+            self._check_new(envelope.payload, summary, region)
         return key
 
     def _check_new(self, payload: bytes, summary: Summary, region: Region) -> None:

@@ -187,6 +187,23 @@ def test_refusals_and_trouble_are_told(application: RegionalApplication) -> None
     assert chain.last_error == ""
 
 
+def test_gateway_that_began_from_a_snapshot_is_told_where_it_ends(
+    application: RegionalApplication,
+) -> None:
+    chain = comet(application, Answers())
+    for round_ in range(FIRST, FIRST + 3):  # as a snapshot: without a word
+        height = application.info().last_block_height + 1
+        application.finalize_block(height, [close_of(application, round_)], Decision())
+        application.commit()
+    with chain.lock:  # the engine's next block closes no round
+        application.finalize_block(4, [], Decision(OWN.address))
+        application.commit()
+        chain.committed(4, Decision(OWN.address))
+    block(application, chain, FIRST + 3)
+    assert [(news.height, news.ours) for news in chain.take_news()] == [(3, False), (4, False)]
+    assert application.blocks.unsigned_heads() == []
+
+
 def test_chain_is_behind_until_its_node_says_that_it_is_in_step(
     application: RegionalApplication,
 ) -> None:

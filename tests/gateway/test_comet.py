@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,9 @@ pytestmark = pytest.mark.skipif(bool(_missing), reason=_missing)
 class Pis:
     """The gateways' nodes: CometBFT and ``python -m gateway`` each."""
 
-    def __init__(self, folder: Path, broker_port: int) -> None:
+    def __init__(
+        self, folder: Path, broker_port: int, settings: Mapping[str, object] | None = None
+    ) -> None:
         plan = network_init.Plan(
             names=NAMES,
             base_port=free_ports(len(NAMES) * network_init.PORTS),
@@ -52,6 +54,7 @@ class Pis:
                 "mqtt.port": broker_port,
                 "rounds.pace": "trace",
                 "rounds.timeout_s": 5.0,
+                **(settings or {}),
             },
         )
         meters = [(signer(i + 1).public_key, "street") for i in range(MEMBERS)]
@@ -78,6 +81,9 @@ class Pis:
 
     def directory(self, name: str) -> RegionDirectory:
         return RegionDirectory(self.folder.paths(name).path)
+
+    def snapshots(self, name: str) -> Iterator[Path]:
+        return (self.directory(name).regional.parent / "snapshots").glob("*")
 
     def status(self, name: str) -> dict[str, object]:
         try:
@@ -109,9 +115,11 @@ class Pis:
 
 
 @contextmanager
-def running(tmp_path: Path) -> Iterator[tuple[Pis, Street]]:
+def running(
+    tmp_path: Path, settings: Mapping[str, object] | None = None
+) -> Iterator[tuple[Pis, Street]]:
     with nats_broker(tmp_path / "broker") as broker:
-        pis = Pis(tmp_path / "region", broker.port)
+        pis = Pis(tmp_path / "region", broker.port, settings)
         with pis.network:
             pis.start()
             with Street(pis.genesis, MEMBERS, broker.port) as street:

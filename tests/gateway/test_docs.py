@@ -4,9 +4,12 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
+import time
 import tomllib
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -179,3 +182,70 @@ def test_every_code_of_the_chain_is_documented() -> None:
     own = {"ok", "wrong-round", "impossible", "unknown-head", "unknown-query"}
     for name in set(codes.NAMES.values()) - own:
         assert f"`{name}`" in text, name
+
+
+@contextmanager
+def documented_group(folder: Path) -> Iterator[list[int]]:
+    """Run three brokers as documented, on this machine; gives their MQTT ports."""
+    tls = make_certificates(folder / "tls")
+    names = ("pi-1", "pi-2", "pi-3")
+    mqtt_ports, routes, pages = ([free_port() for _ in names] for _ in range(3))
+    brokers = []
+    for at, name in enumerate(names):
+        text = block("nats/gridwitness.conf").replace('name: "pi-1"', f'name: "{name}"')
+        changes = {
+            "127.0.0.1:4222": f"127.0.0.1:{free_port()}",
+            "127.0.0.1:8222": f"127.0.0.1:{pages[at]}",
+            "0.0.0.0:6222": f"127.0.0.1:{routes[at]}",
+            "0.0.0.0:8883": f"127.0.0.1:{mqtt_ports[at]}",
+            "/var/lib/nats": str(folder / name),
+            "/etc/nats/broker.pem": str(tls.cert),
+            "/etc/nats/broker.key": str(tls.key),
+        }
+        changes |= {f"@{n}:6222": f"@127.0.0.1:{routes[i]}" for i, n in enumerate(names)}
+        for documented, here in changes.items():
+            assert text.count(documented) == 1, documented
+            text = text.replace(documented, here)
+        config = folder / f"{name}.conf"
+        config.write_text(text)
+        brokers.append(config)
+    with ExitStack() as stack:
+        for config in brokers:
+            log = stack.enter_context(config.with_suffix(".log").open("wb"))
+            process = subprocess.Popen([nats_server(), "-c", config], stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        deadline = time.monotonic() + LIMIT_S
+        while not all(is_healthy(page) for page in pages):
+            assert time.monotonic() < deadline, config.with_suffix(".log").read_text()
+            time.sleep(0.05)
+        yield mqtt_ports
+
+
+def nats_server() -> str:
+    beside = shutil.which("nats-server", path=str(Path(sys.executable).parent))
+    return beside or program("nats-server")
+
+
+def is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_documented_group_of_brokers_is_one(tmp_path: Path) -> None:
+    with documented_group(tmp_path) as ports:
+        ca = tmp_path / "tls" / "ca.pem"
+        genesis = make_region(
+            tmp_path / "region",
+            ports[1],
+            MEMBERS,
+            **{"mqtt.ca_file": str(ca), "rounds.timeout_s": 1.0},
+        )
+        with (
+            gateway(tmp_path / "region"),
+            Street(genesis, MEMBERS, ports[2], ca) as street,
+        ):
+            street.wait_receipts(street.play(FIRST))

@@ -191,12 +191,10 @@ def test_a_snapshot_is_made_each_time_so_many_blocks_are_there(tmp_path):
         assert driver.block([wide_summary(4)]).retain == 4
 
 
-def test_old_summaries_go_and_stay_provable(tmp_path, monkeypatch):
-    now = [1_700_000_000.0]
-    monkeypatch.setattr(module.time, "time", lambda: now[0])
+def test_old_summaries_go_and_stay_provable(tmp_path):
     with serving(make_node(tmp_path, keep__months=1)) as (service, driver):
         driver.block([wide_summary(0)])
-        now[0] += 40 * 86_400
+        driver.time_s += 40 * 86_400
         driver.block([wide_summary(1)])
         driver.block([wide_summary(2)])
         assert service.counters["summary.pruned"] == 1
@@ -204,6 +202,16 @@ def test_old_summaries_go_and_stay_provable(tmp_path, monkeypatch):
         values = [service.node.application.query("summary", key) for key in place]
         assert [answer.value is None for answer in values] == [True, False]
         assert values[0].proof != []
+
+
+def test_clock_of_the_machine_prunes_nothing(tmp_path, monkeypatch):
+    """What is old is told by the time in the blocks, on which validators agree."""
+    with serving(make_node(tmp_path, keep__months=1)) as (service, driver):
+        for number in range(3):
+            day = 1_700_000_000 + 400 * number * 86_400
+            monkeypatch.setattr(module.time, "time", lambda day=day: float(day))
+            driver.block([wide_summary(number)])
+        assert service.counters["summary.pruned"] == 0
 
 
 def test_rules_that_this_program_does_not_have_end_it_with_2_and_a_sentence(tmp_path, capsys):
@@ -217,7 +225,7 @@ def test_rules_that_this_program_does_not_have_end_it_with_2_and_a_sentence(tmp_
         driver.decide([])
         driver.close()
         assert running.wait(LIMIT_S) == 2
-        assert "the block after 2 comes under version 2 of the rules" in running.stderr.read()
+        assert "block 3 comes under version 2 of the rules" in running.stderr.read()
     assert module.main(["--config", str(path)]) == 2
     assert "this program has version 1: install one" in capsys.readouterr().err
 

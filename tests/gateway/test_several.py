@@ -91,6 +91,21 @@ def test_speaker_without_a_link_is_stood_in_for_by_one_other(cluster: Cluster) -
     assert cluster.receipted() >= {e.digest for e in sent}
 
 
+def test_head_that_a_greeting_tells_first_costs_no_receipts(cluster: Cluster) -> None:
+    readings = [meter.reading(FIRST) for meter in cluster.meters]
+    ballots = [meter.ballot(FIRST, readings) for meter in cluster.meters]
+    sent = readings + ballots
+    cluster.say(*[m.message(e) for m, e in zip(cluster.meters * 2, sent, strict=True)])
+    while not cluster.block():
+        for gateway in cluster.gateways:
+            gateway.turn()
+    assert cluster.proposer != 0
+    cluster.wait(STAND_IN_S)  # the first gateway has heard no head since it connected
+    cluster.run()
+    assert cluster.receipted() == {e.digest for e in sent}
+    assert len(cluster.speakers("head")) == 1
+
+
 def test_gateway_that_comes_back_catches_up_and_does_not_overwrite_the_head(
     cluster: Cluster,
 ) -> None:

@@ -26,6 +26,7 @@ from ledger.region import RegionDirectory
 from ledger.regional.state import Member, member_key
 from ledger.regional.view import LedgerView, SettledReading
 from ledger.trie import Trie
+from ledger.wide.summary import Summary
 from tests.ledger.light.chain import START_S, Chain
 from tests.ledger.light.proofs import FOUR, WideNode, reported_region
 from tests.ledger.regional.generate import Play, signer, summaries
@@ -291,13 +292,41 @@ def test_gateways_that_operators_have_named_since_are_believed(case: Case) -> No
     what = RegionGateways(case.region, (gateway.public_key,))
     change = operator.seal(NetworkChange(genesis.chain, 1, what).payload())
     assert case.node.execute(change.raw) == [0]
-    assert SUMMARY not in case.wide()  # the newest one is of a former gateway
-    assert case.check(case.wide()).summary is None
+    # the newest one is of a former gateway, and in effect all the same
+    former = case.wide()
+    found = case.check(former)
+    assert (found.summary, found.gateway) == (Summary.decode(first[-1].payload), None)
+    assert "does not name" in found.sentences()[2]
+    _assert_no_other_is_shown(case, former, first[-1], last)
     assert case.node.execute(gateway.seal(last.payload).raw) == [0]
     assert case.check(case.wide()).gateway == gateway.address
     hidden = _place(case.wide(), SUMMARY, 2, None)
     with pytest.raises(BadProof):
         case.check(hidden)
+
+
+def _assert_no_other_is_shown(
+    case: Case, sections: Sections, shown: Envelope, other: Envelope
+) -> None:
+    keys = case.node.query("gateways", case.region)
+    signed = [shown.raw, sections[SUMMARY][1], keys.value, keys.proof]
+    with pytest.raises(BadProof, match="not signed by a gateway"):  # its key counts no more
+        case.check({**sections, SUMMARY: signed})
+    with pytest.raises(BadProof, match="newest"):
+        case.check(_place(sections, SUMMARY, 0, other.payload))
+    with pytest.raises(BadProof):
+        case.check(_place(sections, SUMMARY, 1, sections[REGION][2]))
+    with pytest.raises(BadProof, match="no signature"):
+        case.check(_place(sections, SUMMARY, 3, sections[REGION][2]))
+
+
+def test_summary_without_its_signature_shows_no_gateway(case: Case) -> None:
+    sections = case.wide()
+    raw, shown, _, _ = sections[SUMMARY]
+    bare = {**sections, SUMMARY: [Envelope.parse(raw).payload, shown, None, None]}
+    found = case.check(bare)
+    assert found.summary == case.check(sections).summary
+    assert found.gateway is None
 
 
 def replace_wide(play: Play, genesis: WideGenesis) -> Play:

@@ -78,6 +78,26 @@ def test_board_that_is_no_member_needs_a_cluster(board, tmp_path, capsys):
     assert cli.main(["board", "provision", *words, "--cluster=c9"]) == 0
 
 
+def test_board_is_told_several_brokers(board, tmp_path, capsys):
+    directory = RegionDirectory(tmp_path / "region")
+    provision.create_region(directory, "test", Parameters(), created=0)
+    words = ["board", "provision", str(directory.path), f"--port={board}", "--cluster=c9"]
+    assert cli.main([*words, "--host=127.0.0.1:1,127.0.0.1:2"]) == 0
+    kept = [path.read_bytes() for path in (tmp_path / "flash").rglob("settings*")]
+    assert any(b"127.0.0.1:1,127.0.0.1:2" in data for data in kept), kept
+
+
+@pytest.mark.parametrize("host", ["pi-1,", "pi-1:x,pi-2", "pi-1:70000", ",".join("abcdefghi")])
+def test_list_of_brokers_that_is_none_gets_a_sentence(tmp_path, capsys, host):
+    directory = RegionDirectory(tmp_path / "region")
+    provision.create_region(directory, "test", Parameters(), created=0)
+    words = ["board", "provision", str(directory.path), "--port=/dev/absent", f"--host={host}"]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert f"--host {host}: " in error
+    assert "separated by commas" in error
+
+
 @pytest.mark.parametrize(
     ("port", "complaint"),
     [

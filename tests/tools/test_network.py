@@ -315,6 +315,15 @@ def a_region_key(network: NetworkFolder) -> bytes:
     return RegionDirectory(network.path.parent / "region").load_genesis().chain
 
 
+def report(network: NetworkFolder, running: Running, rpc: Rpc, count: int) -> None:
+    """Have the region send so many summaries, each in a block of its own."""
+    key = a_region_key(network)
+    for number in range(count):
+        before = rpc.query("region", key).value
+        assert broadcast(rpc, a_summary(network, number)) == codes.OK
+        running.until(lambda before=before: rpc.query("region", key).value != before)
+
+
 def status(network: NetworkFolder, capsys) -> str:
     _, out, _ = run(capsys, "network", "status", network.path, "--json")
     return out
@@ -443,10 +452,7 @@ def test_new_node_begins_from_a_snapshot_that_light_verification_led_to(tmp_path
         first.until_height(1)
         rpc = first.rpc("a")
         key = a_region_key(network)
-        for number in range(4):
-            before = rpc.query("region", key).value
-            assert broadcast(rpc, a_summary(network, number)) == codes.OK
-            first.until(lambda before=before: rpc.query("region", key).value != before)
+        report(network, first, rpc, 4)
         code, out, err = run(capsys, "network", "add-node", network.path, "b", "--state-sync")
         assert (code, err) == (0, "")
         assert re.search(r"it trusts block \d+, [0-9a-f]{64}", out)
@@ -460,6 +466,41 @@ def test_new_node_begins_from_a_snapshot_that_light_verification_led_to(tmp_path
         # the second start goes on from its own store
         with Running(network.path, ["b"]) as again:
             again.until_height(rpc.status().height, ["b"])
+            assert again.end() == 0
+        rpc.close()
+        assert first.end() == 0
+
+
+def test_node_killed_between_restore_and_cometbfts_note_of_it_is_emptied(tmp_path, capsys):
+    program = need_cometbft()
+    network = make_wide(capsys, tmp_path / "net", ["a"])
+    settings = network.paths("a").settings
+    settings.write_text(settings.read_text().replace("snapshot_every = 1000", "snapshot_every = 2"))
+    with Running(network.path) as first:
+        first.until_height(1)
+        rpc = first.rpc("a")
+        key = a_region_key(network)
+        report(network, first, rpc, 3)
+        assert run(capsys, "network", "add-node", network.path, "b", "--state-sync")[0] == 0
+        paths = NetworkFolder.load(network.path).paths("b")
+        with Running(network.path, ["b"]) as second:
+            second.until_height(rpc.status().height, ["b"])
+            assert second.end() == 0
+        # as such a kill leaves it: the application stands somewhere, CometBFT at the beginning
+        subprocess.run([program, "reset-state", "--home", paths.comet], check=True, timeout=20)
+        with Running(network.path, ["b"]) as stuck:
+            stuck.until(lambda: "snapshot_aborted" in paths.application_log.read_text())
+            other = stuck.rpc("b")
+            assert other.status().height == 0
+            other.close()
+            assert stuck.end() == 0
+        for file in (paths.path / "ledger").glob("wide.sqlite*"):
+            file.unlink()
+        with Running(network.path, ["b"]) as again:
+            again.until_height(rpc.status().height, ["b"])
+            other = again.rpc("b")
+            assert other.query("region", key).value == rpc.query("region", key).value
+            other.close()
             assert again.end() == 0
         rpc.close()
         assert first.end() == 0

@@ -9,7 +9,7 @@ are hexadecimal. A test writes them again and compares byte for byte.
 import json
 from pathlib import Path
 
-from tools.vectors import cbor, chain, cose, merkle, network, records, settings
+from tools.vectors import cbor, chain, closes, cose, merkle, network, records, settings
 
 DIRECTORY = Path(__file__).parents[2] / "tests" / "vectors"
 
@@ -26,6 +26,7 @@ def generate() -> dict[str, str]:
         "tally.json": chain.tally_file(),
         "heads.json": chain.heads_file(),
         "receipts.json": chain.receipts_file(),
+        "closes.json": closes.closes_file(),
         "genesis.json": network.genesis_file(),
         "network.json": network.network_file(),
         **merkle.generate(),

@@ -41,7 +41,37 @@ def _valid_settings() -> list[tuple[str, Fields]]:
         ("TLS and a password", _settings()),
         ("every field at its least", _settings(**bare, open_rounds=1, port=1, cluster="a")),
         ("every field at its most", _settings(**full)),
+        ("several brokers", _settings(host=_LISTS[0][0])),
     ]
+
+
+_Place = tuple[str, int]
+
+# a host list with the port for those that name none, and what it says
+_LISTS: list[tuple[str, int, list[_Place]]] = [
+    ("pi-1,pi-2:8884,pi-3", 8883, [("pi-1", 8883), ("pi-2", 8884), ("pi-3", 8883)]),
+    ("gateway.lan", 1883, [("gateway.lan", 1883)]),
+    ("10.0.0.3:1", 1883, [("10.0.0.3", 1)]),
+    ("fd00::1", 1883, [("fd00::1", 1883)]),
+    ("fd00::1:8883,a", 1, [("fd00::1:8883", 1), ("a", 1)]),
+    ("[fd00::1]:65535,[fd00::2]", 7, [("fd00::1", 65_535), ("fd00::2", 7)]),
+    ("a,b,c,d,e,f,g,h:00008", 1, [*((name, 1) for name in "abcdefg"), ("h", 8)]),
+    ("", 1883, [("", 1883)]),
+]
+
+_BAD_LISTS = [
+    ("nine brokers", "a,b,c,d,e,f,g,h,i"),
+    ("one of two is empty", "a,"),
+    ("the first of two is empty", ",a"),
+    ("port 0", "a:0"),
+    ("port 65536", "a,b:65536"),
+    ("port of six digits", "a:000001"),
+    ("port without digits", "a:"),
+    ("port with a sign", "a:+1"),
+    ("port of other digits", "a:\u0661"),
+    ("port and no name", ":1883"),
+    ("port and no name among others", "a,:1883"),
+]
 
 
 def _bad_settings() -> Cases:
@@ -90,18 +120,23 @@ def _bad_settings() -> Cases:
         ("truncated", whole[:-1]),
         ("octet behind", whole + b"\x00"),
     ]
+    changes += [(f"host: {why}", "host", host) for why, host in _BAD_LISTS]
     return shape + [(why, cbor(list({**good, name: x}.values()))) for why, name, x in changes]
 
 
 def settings_file() -> dict[str, object]:
     """Content of settings.json."""
     return {
-        "about": "SPEC section 12. Fields stand in wire order. Written by python -m tools.vectors.",
+        "about": "SPEC section 12. Fields stand in wire order; brokers are what a host list says. "
+        "Written by python -m tools.vectors.",
         "valid": [
             {"note": note, "fields": fields, "bytes": cbor(list(fields.values()))}
             for note, fields in _valid_settings()
         ],
         "invalid": [{"reason": reason, "bytes": data} for reason, data in _bad_settings()],
+        "brokers": [
+            {"host": host, "port": port, "brokers": brokers} for host, port, brokers in _LISTS
+        ],
     }
 
 

@@ -11,7 +11,6 @@ of what was refused: who wants to waste a signature check changes a bit each tim
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 
 from ledger.engine.abci import OK, TxResult
 from ledger.protocol import records
@@ -60,13 +59,14 @@ class Gate:
         sender = _sender(tx)
         if sender is None:
             return check_tx(tx)  # it knows what is wrong with it, without checking a signature
-        limit, let_in, name = self._limits[sender[1]], self._let_in.get(sender, ()), _name(tx)
-        if len(let_in) >= limit and name not in let_in:
+        limit, let_in = self._limits[sender[1]], self._let_in.get(sender, ())
+        # with the signature: one record signed twice is two transactions
+        if len(let_in) >= limit and tx not in let_in:
             log = f"{limit} transactions of this {sender[1]} are on their way: after the next block"
             return self._refuse(TOO_MANY, log)
         result = check_tx(tx)
         if result.code == OK:
-            self._let_in[sender].add(name)
+            self._let_in[sender].add(tx)
         return result
 
     def committed(self) -> None:
@@ -76,11 +76,6 @@ class Gate:
     def _refuse(self, code: int, log: str) -> TxResult:
         self.refused[code] += 1
         return TxResult(code, log)
-
-
-def _name(tx: bytes) -> bytes:
-    # with the signature: one record signed twice is two transactions
-    return sha256(tx).digest()
 
 
 def _sender(tx: bytes) -> tuple[bytes, str] | None:

@@ -228,8 +228,9 @@ class Server:
             if not data:
                 self._drop(connection, "the engine closed it", logging.INFO)
                 return
-            connection.frames.feed(data)
-        self._send(connection)
+            connection.frames.feed(data)  # its turn comes at once, and ends with sending
+        if events & selectors.EVENT_WRITE:
+            self._send(connection)
 
     def _take_turn(self, connection: _Connection) -> None:
         for _ in range(_TURN):

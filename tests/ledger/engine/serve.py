@@ -1,7 +1,8 @@
 """An application as a process of its own: ``python -m tests.ledger.engine.serve FOLDER``.
 
 The folder holds ``genesis.cbor``; its chain is in ``chain.sqlite``, its socket is ``app.sock``. It
-runs until it is killed, or until the node stops, with code 3.
+runs until it is killed, or until the node stops, with code 3. With a file ``newer`` in the folder
+it takes itself for a program that has version 2 of the rules.
 """
 
 import sys
@@ -33,6 +34,8 @@ def open_application(data: bytes, path: Path | None) -> WideApplication | Region
 def main(folder: Path) -> int:
     """Serve the application of a folder."""
     application = open_application((folder / "genesis.cbor").read_bytes(), folder / "chain.sqlite")
+    if (folder / "newer").exists():
+        application.VERSIONS = (1, 2)
     genesis = application.genesis
     failed = threading.Event()
     server = Server(

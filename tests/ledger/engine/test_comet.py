@@ -1,30 +1,26 @@
 """Against the real CometBFT: one validator, our server on a Unix socket, both chains."""
 
 import dataclasses
-import shutil
 import sqlite3
 
 import pytest
 
 from ledger.engine.solo import Solo
 from ledger.genesis import WideGenesis
+from ledger.network import Upgrade
 from ledger.protocol import cbor
 from tests.ledger.engine.cometbft import Network, RpcFailed, eventually
 from tests.ledger.engine.serve import open_application
 from tests.ledger.regional.generate import Play, Region
 from tests.ledger.wide import bench
+from tests.tools.networks import need_cometbft
 
-PROGRAM = shutil.which("cometbft")
-
-pytestmark = [
-    pytest.mark.skipif(PROGRAM is None, reason="cometbft is not on the PATH"),
-    pytest.mark.timeout(60),
-]
+pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
 def network(tmp_path):
-    network = Network(tmp_path, str(PROGRAM))
+    network = Network(tmp_path, str(need_cometbft()))
     yield network
     network.close()
 
@@ -154,6 +150,31 @@ def voting(network: Network, height: int, count: int) -> list[dict[str, str]] | 
     except RpcFailed:
         return None
     return told if len(told) == count else None
+
+
+def test_headers_carry_the_new_version_from_the_height_of_an_upgrade_on(network):
+    genesis, txs = wide_chain(network)
+    change = bench.Managed(genesis=genesis).approval(Upgrade(2, 8), 0)
+    approvals = [bench.OPERATORS[i].seal(change.payload).raw for i in (0, 1)]
+    started_again = False
+    network.begin(genesis)
+    (network.folder / "newer").touch()
+    network.start("application")
+    network.start("cometbft")
+    network.ready()
+    for tx in approvals + txs:
+        height = network.send(tx)[1]
+        if 6 <= height < 8:  # what is saved at the border is what a start goes on from
+            network.kill("cometbft")
+            network.start("cometbft")
+            network.ready()
+            started_again = True
+    assert started_again
+    assert height > 8
+    headers = [network.rpc("commit", height=str(h + 1)) for h in range(height)]
+    versions = [told["signed_header"]["header"]["version"]["app"] for told in headers]
+    assert versions == ["1"] * 7 + ["2"] * (height - 7)
+    assert network.rpc("abci_info")["response"]["app_version"] == "2"
 
 
 @pytest.mark.parametrize("wrong", ["genesis", "validators"])

@@ -30,6 +30,12 @@ def test_settings_of_the_vectors_are_decoded_field_by_field():
         assert settings.chain == settings.genesis[:8]
 
 
+def test_brokers_of_the_vectors_are_taken_apart():
+    for case in load("settings")["brokers"]:
+        found = brokers_of(case["host"], case["port"])
+        assert [list(broker) for broker in found] == case["brokers"], case["host"]
+
+
 def test_malformed_settings_are_refused():
     for case in load("settings")["invalid"]:
         assert raised(MalformedRecord, Settings.decode, unhex(case["bytes"])), case["reason"]

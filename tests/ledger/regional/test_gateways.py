@@ -325,6 +325,7 @@ def finalize(lab: Lab, envelopes: list[Envelope], *found: Misbehaviour):
     result = lab.app.finalize_block(height, txs, Decision(misbehaviour=found))
     lab.app.commit()
     assert {tx.code for tx in result.tx_results} <= {codes.OK}
+    assert result.app_version == lab.app.info().app_version
     return result.validator_updates
 
 

@@ -117,7 +117,9 @@ class Managed(Node):
         result = self.app.finalize_block(number, raws, Decision(b"", tuple(evil)))
         self.app.commit()
         self.updates = result.validator_updates
-        assert result.app_hash == self.app.app_hash == self.app.info().last_block_app_hash
+        assert result.app_hash == self.app.app_hash
+        told = self.app.info()
+        assert (result.app_hash, result.app_version) == (told.last_block_app_hash, told.app_version)
         return [tx.code for tx in result.tx_results]
 
     def send(self, *envelopes: Envelope) -> list[int]:

@@ -315,3 +315,22 @@ def test_summary_that_is_not_there_has_no_value(node: Node) -> None:
 def test_unknown_query_is_refused(node: Node, path: str, key: bytes) -> None:
     with pytest.raises(Refused):
         node.app.query(path, key)
+
+
+def test_summary_that_follows_one_let_in_is_let_in_before_that_is_in_a_block(node: Node) -> None:
+    app = node.app
+    assert app.check_tx(sealed(3).raw).code == codes.GAP
+    assert app.check_tx(sealed(2).raw).code == codes.OK
+    assert app.check_tx(sealed(3).raw).code == codes.OK
+    assert app.check_tx(sealed(5).raw).code == codes.GAP
+    both = [sealed(2).raw, sealed(3).raw]
+    assert app.prepare_proposal(both, 10_000) == both
+    assert not app.process_proposal(9, [sealed(3).raw])
+
+
+def test_summary_that_follows_one_of_a_proposal_is_let_in_until_the_next_block(node: Node) -> None:
+    app = node.app
+    assert app.process_proposal(9, [sealed(2).raw])
+    assert app.check_tx(sealed(3).raw).code == codes.OK
+    node.send()  # a block without the one that was proposed
+    assert app.check_tx(sealed(3).raw).code == codes.GAP

@@ -181,6 +181,18 @@ def test_restored_node_is_the_node(tmp_path: Path) -> None:
     original.app.close()
 
 
+def test_restored_node_tells_the_version_of_the_next_block() -> None:
+    """CometBFT takes no snapshot whose application says another than the next header."""
+    original = Managed()
+    original.change(Upgrade(2, 3))
+    for height, version in ((1, 1), (2, 2)):
+        assert original.app.info().last_block_height == height
+        assert original.app.info().app_version == version
+        assert restored(rows_of(original), original).app.info() == original.app.info()
+        if height == 1:
+            original.block(original.sealed(1))
+
+
 def test_node_joins_over_the_engines_interface(tmp_path: Path) -> None:
     original = eventful(tmp_path / "old" / "wide.sqlite")
     given_ = Snapshots(tmp_path / "given", original.app)
