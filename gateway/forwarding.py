@@ -19,16 +19,21 @@ from gateway.queue import Queue
 from gateway.roundbook import Instant
 from ledger.engine.abci import Answer, TxResult
 from ledger.engine.solo import Solo
+from ledger.genesis import WideGenesis
 from ledger.keys import Signer
+from ledger.light.client import Client
+from ledger.light.verify import Trusted
+from ledger.proof import region_leaf
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.protocol.errors import ProtocolError
+from ledger.proving import Node, follow_state
 from ledger.regional.aggregate import Aggregate
 from ledger.regional.application import RegionalApplication
 from ledger.regional.summary import summarise
 from ledger.wide import codes
 from ledger.wide.application import WideApplication
-from ledger.wide.proofs import verify_summary
-from ledger.wide.state import Region
+from ledger.wide.proofs import verify_offers, verify_region, verify_summary
+from ledger.wide.state import Offers
 from ledger.wide.summary import Summary
 
 _log = logging.getLogger("gateway.forwarding")
@@ -36,6 +41,8 @@ _log = logging.getLogger("gateway.forwarding")
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 300.0
 _MOST_A_STEP = 16
 _LOOK_AGAIN_S = 0.5
+_MOST_LOOKS = 60
+"""What headers do not show after so many looks is an error; a busy chain's next one takes 1 s."""
 
 # What waiting mends: GAP, when an earlier summary is on its way through another gateway, and the
 # mempool's limits. The rest is for people: another region's history, a key that is not known.
@@ -69,38 +76,47 @@ class LocalWideArea:
         """The newest block."""
         return self._application.height
 
-    def submit(self, tx: bytes) -> TxResult:
-        """Put a summary into a block of its own, unless it is in the chain."""
+    def submit(self, tx: bytes) -> TxResult | None:
+        """Put a summary into a block of its own, unless it is in the chain.
+
+        None while it waits there for others of the region's gateways.
+        """
         result = self._node.check_tx(tx)
+        if result.code == codes.OK:
+            result = self._node.execute([tx]).tx_results[0]
         if result.code == codes.DUPLICATE:
-            return TxResult(codes.OK, result.log)
-        if result.code != codes.OK:
-            return result
-        return self._node.execute([tx]).tx_results[0]
+            settled = self._application.is_settled(Envelope.parse(tx).payload)
+            return TxResult(codes.OK, result.log) if settled else None
+        return None if result.code == codes.OFFERED else result
 
 
-class Rpc(Protocol):
+class Rpc(Node, Protocol):
     """The part of ledger.engine.comet.rpc.Rpc that is needed here; raises OSError."""
 
     def broadcast(self, txs: Sequence[bytes]) -> list[TxResult]:
         """Give transactions to the mempool; gives what CheckTx said."""
 
-    def query(self, path: str, key: bytes) -> Answer:
-        """Ask the application."""
-
     def close(self) -> None:
         """Let go of the connection."""
+
+
+class _NotShownYet(Exception):
+    """The node says something that headers to come must show."""
 
 
 class RemoteWideArea:
     """The wide-area chain on a node elsewhere, which CometBFT keeps.
 
-    That node is believed: it is this operator's own. Calls are made in a thread, one at a time, and
-    none of them waits for a block.
+    The node's word that a summary is in the chain counts for nothing: a light client follows the
+    chain from its genesis, and from then on from what it believed last, to a header that shows it.
+    (Where the genesis names no validators there are no such headers, and the node is believed.)
+    Calls are made in a thread, one at a time, and none of them waits for a block.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: Rpc, genesis: WideGenesis) -> None:
         self._rpc = rpc
+        self._client = Client(Trusted.start(genesis)) if genesis.validators else None
+        self._unshown = 0
         self._height = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wide")
         self._asked: tuple[bytes, Future[TxResult | None]] | None = None
@@ -127,6 +143,17 @@ class RemoteWideArea:
         return asked.result()
 
     def _hand_over(self, tx: bytes) -> TxResult | None:
+        try:
+            result = self._look(tx)
+        except _NotShownYet as e:
+            self._unshown += 1
+            if self._unshown >= _MOST_LOOKS:
+                raise OSError(str(e)) from None
+            return None
+        self._unshown = 0
+        return result
+
+    def _look(self, tx: bytes) -> TxResult | None:
         """Look whether the summary is in the chain, else give it to the mempool."""
         envelope = Envelope.parse(tx)
         digest = payload_digest(envelope.payload)
@@ -136,6 +163,10 @@ class RemoteWideArea:
             return TxResult(codes.OK)
         (result,) = self._rpc.broadcast([tx])
         if result.code == codes.DUPLICATE:
+            if there is None and self._is_offered(envelope, summary.region):
+                return None  # it waits for more of the region's gateways
+            if there is None and self._client is not None:
+                raise _NotShownYet("the wide-area node does not show that the summary is in effect")
             return TxResult(codes.OK, result.log)
         if result.code == codes.OK and there is not None:
             log = "other figures are in the chain for these heights: these go up as evidence"
@@ -153,16 +184,46 @@ class RemoteWideArea:
         if not answer.proof:
             return None
         try:
-            return verify_summary(
+            entry = verify_summary(
                 answer.app_hash, summary.region, summary.to_height, answer.value, answer.proof
-            ).digest
+            )
+            self._believe(answer)
         except ProtocolError as e:
             raise OSError(f"the wide-area node proves nothing: {e}") from None
+        return entry.digest
 
     def _conflict(self, region: bytes) -> bytes | None:
         """Give the payload digest that is kept as evidence against the region, if any."""
-        value = self._rpc.query("region", region).value
-        return None if value is None else Region.decode(value).conflict
+        answer = self._rpc.query("region", region)
+        try:
+            verify_region(answer.app_hash, region, answer.value, answer.proof)
+            conflict = None if answer.value is None else region_leaf(answer.value).conflict
+            self._believe(answer)
+        except ProtocolError as e:
+            raise OSError(f"the wide-area node proves nothing: {e}") from None
+        return conflict
+
+    def _is_offered(self, envelope: Envelope, region: bytes) -> bool:
+        """Tell whether a summary waits in the chain as its gateway's offer."""
+        answer = self._rpc.query("offers", region)
+        if answer.value is None:
+            return False
+        try:
+            verify_offers(answer.app_hash, region, answer.value, answer.proof)
+            offered, _ = Offers.decode(answer.value).of(envelope.kid)
+            self._believe(answer)
+        except ProtocolError as e:
+            raise OSError(f"the wide-area node proves nothing: {e}") from None
+        return offered == payload_digest(envelope.payload)
+
+    def _believe(self, answer: Answer) -> None:
+        """Follow the chain to a header of this state; raises _NotShownYet, UntrustedHeader."""
+        if self._client is None:
+            return
+        shown = follow_state(self._rpc, self._client, answer)
+        del self._client.path[:-1]  # what led there is of no use any more
+        if not shown:
+            raise _NotShownYet(f"no header shows the wide area's state after block {answer.height}")
 
 
 class Forwarder:

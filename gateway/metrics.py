@@ -5,10 +5,12 @@ The names begin with ``gridwitness_``. CometBFT has a page of its own.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from socketserver import ThreadingMixIn
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,6 +19,7 @@ from gateway.schema import ConfigError
 
 _HOST = "127.0.0.1"
 _PREFIX = "gridwitness_"
+_PATH = "/metrics"
 
 
 class Gauge(NamedTuple):
@@ -49,6 +52,29 @@ def _events(counts: Mapping[str, int]) -> Metric:
     return family
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each request."""
+
+
+def _only_page(registry: CollectorRegistry) -> Callable[..., Iterable[bytes]]:
+    """Give the application: the page at ``/metrics``, and nothing elsewhere."""
+    page = make_wsgi_app(registry)
+
+    def answer(environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environment.get("PATH_INFO") == _PATH:
+            found: Iterable[bytes] = page(environment, start)
+            return found
+        start("404 Not Found", [("Content-Type", "text/plain")])
+        return [f"the figures are at {_PATH}\n".encode()]
+
+    return answer
+
+
 class Page:
     """The page, served in a thread of its own until ``close``. ``read`` is called in that thread.
 
@@ -59,9 +85,12 @@ class Page:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Source(read, counters))
         try:
-            self._server, self._thread = start_http_server(port, _HOST, registry)
+            self._server = make_server(_HOST, port, _only_page(registry), _Server, _Silent)
         except OSError as e:
-            raise ConfigError(f"the page of figures cannot be at {_HOST}:{port}: {e}") from e
+            said = f"the page of figures cannot be at {_HOST}:{port}: {e.strerror}"
+            raise ConfigError(said) from e
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:

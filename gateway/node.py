@@ -19,14 +19,13 @@ from gateway.config import Log, Metrics
 from gateway.counters import Counters, start_log
 from gateway.metrics import Gauge, Page
 from gateway.notify import Notifier
-from gateway.schema import ConfigError, Schema, Settings, setting
-from gateway.serving import CountingNode, SnapshotMaker, address_below, check_version
-from ledger.engine.abci import Decision, UpgradeNeeded
-from ledger.engine.comet import chain_id
+from gateway.schema import Schema, Settings, setting
+from gateway.serving import address_below, check_validators, check_version, make_node
+from ledger.engine.abci import Decision
 from ledger.engine.comet.gate import Gate
 from ledger.engine.comet.server import Server
 from ledger.region import RegionDirectory
-from ledger.snapshot import Snapshots
+from ledger.wide.application import WideApplication
 
 _MONTH_S = 30 * 86_400
 _MOST_PRUNED = 100
@@ -98,50 +97,42 @@ load, parse, render, table = SCHEMA.load, SCHEMA.parse, SCHEMA.render, SCHEMA.ta
 
 
 class NodeService:
-    """One node's wide-area application.
+    """One node's wide-area application; ``rules`` is its class.
 
     Raises ConfigError, RegionError, StoreError, or UpgradeNeeded where its rules have passed.
     """
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, rules: type[WideApplication] = WideApplication) -> None:
         self.counters = Counters()
         self._config = config
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._closers: list[Callable[[], None]] = []
         try:
-            self._open()
+            self._open(rules)
         except BaseException:
             self._close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, rules: type[WideApplication]) -> None:
         config = self._config
         directory = RegionDirectory(config.directory)
         genesis = directory.load_wide_genesis()
-        if not genesis.validators:
-            raise ConfigError(
-                f"{directory.wide_genesis} names no validators: gridwitness network init makes one"
-            )
-        self._application = directory.open_wide()
+        check_validators(genesis, directory.wide_genesis)
+        self._application = directory.open_wide(application=rules)
         self._closers.append(self._application.close)
         check_version(self._application)
-        snapshots = Snapshots(
-            directory.wide.parent / "snapshots", self._application, keep=config.keep.snapshots
-        )
-        self._maker = SnapshotMaker(snapshots, config.keep.snapshot_every, self.counters)
-        self._closers.append(self._maker.close)
         self._gate = Gate()
-        self.node = CountingNode(
+        self.node, self._maker = make_node(
             self._application,
-            chain_id=chain_id(genesis.chain),
-            genesis_validators=genesis.validators,
-            snapshots=snapshots,
-            retain_blocks=config.keep.blocks,
-            gate=self._gate,
+            directory.snapshots,
+            config.keep,
+            self.counters,
             committed=self._committed,
-            counters=self.counters,
+            failed=self._failed,
+            gate=self._gate,
         )
+        self._closers.append(self._maker.close)
         self._height = self._application.info().last_block_height
         self._last_commit = 0.0
         if config.metrics.port:
@@ -185,12 +176,6 @@ class NodeService:
             self.counters.add("block.misbehaviour", len(decision.misbehaviour))
         if decision.time_s is not None:
             self._prune(decision.time_s)
-        self._maker.committed(height)
-        try:
-            check_version(self._application)
-        except UpgradeNeeded as e:
-            # the next block can only be waited for: end where somebody sees it
-            self._failed(e)
 
     def _prune(self, now_s: int) -> None:
         """Let go of what is older than wanted; a little with each block, for the chain waits.
@@ -225,8 +210,8 @@ class NodeService:
         return gauges
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a node's application; gives the exit code."""
+def main(arguments: list[str] | None = None, rules: type[WideApplication] = WideApplication) -> int:
+    """Run a node's application, of the class ``rules``; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m gateway.node", description="Run a node's wide-area application."
     )
@@ -236,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     def make() -> NodeService:
         config = load(options.config)
         start_log(config.log.level)
-        return NodeService(config)
+        return NodeService(config, rules)
 
     return process.run("gateway.node", make)
 

@@ -52,6 +52,11 @@ def run(name: str, make: Callable[[], Runnable]) -> int:
     except Exception:  # the process's edge: logged, and the exit code tells
         logging.getLogger(name).exception("event=gave-up")
         return 1
+    finally:
+        # Python puts the default handlers back when it ends: a signal that comes then would change
+        # the exit code
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Making a region: genesis, keys, configuration, and what each meter is told of it.
 
-A region made here has one gateway. One that several gateways serve is a network and is made by
-``gridwitness network init`` (``tools.network_init``); ``meter_settings`` tells meters of either.
+A region made here has one gateway. One that several gateways serve is a network, which
+``gridwitness network init`` makes (``gateway.network``); ``meter_settings`` tells meters of either.
 
 What a meter needs is a small part of the genesis (``ledger.protocol.settings``): its own cluster's
 keys, the operators' and the gateways'.

@@ -27,9 +27,8 @@ from gateway.notify import Notifier
 from gateway.queue import Queue
 from gateway.roundbook import ClockPace, Instant, Pace, RoundBook, TracePace
 from gateway.schema import ConfigError
-from gateway.serving import CountingNode, SnapshotMaker, address_below, check_version
-from ledger.engine.abci import Decision, UpgradeNeeded
-from ledger.engine.comet import chain_id
+from gateway.serving import address_below, check_validators, check_version, make_node
+from ledger.engine.abci import Decision
 from ledger.engine.comet.rpc import Rpc
 from ledger.engine.comet.server import Server
 from ledger.genesis import RegionGenesis
@@ -37,7 +36,6 @@ from ledger.keys import Signer
 from ledger.protocol import rounds, topics
 from ledger.protocol.errors import ProtocolError
 from ledger.region import RegionDirectory
-from ledger.snapshot import Snapshots
 
 _log = logging.getLogger("gateway.service")
 
@@ -137,24 +135,16 @@ class Service:
                     '"comet" keeps on one chain'
                 )
             return SoloChain(self._application, self._key)
-        if not genesis.validators:
-            raise ConfigError(
-                f"{directory.genesis} names no validators: gridwitness network init makes one"
-            )
-        snapshots = Snapshots(
-            directory.regional.parent / "snapshots", self._application, keep=config.keep.snapshots
-        )
-        self._maker = SnapshotMaker(snapshots, config.keep.snapshot_every, self.counters)
-        self._closers.append(self._maker.close)
-        node = CountingNode(
+        check_validators(genesis, directory.genesis)
+        node, maker = make_node(
             self._application,
-            chain_id=chain_id(genesis.chain),
-            genesis_validators=genesis.validators,
-            snapshots=snapshots,
-            retain_blocks=config.keep.blocks,
+            directory.snapshots,
+            config.keep,
+            self.counters,
             committed=self._committed,
-            counters=self.counters,
+            failed=self._fail,
         )
+        self._closers.append(maker.close)
         address = address_below(config.directory, config.chain.abci)
         self._server = Server(node, address, failed=self._fail)
         self._comet = CometChain(
@@ -174,11 +164,6 @@ class Service:
         self._comet.committed(height, decision)
         if decision.time_s is not None:
             self._prune(decision.time_s)
-        self._maker.committed(height)
-        try:
-            check_version(self._application)
-        except UpgradeNeeded as e:
-            self._fail(e)
 
     def _prune(self, now_s: int) -> None:
         """Let go of records older than wanted; a little with each block, for the chain waits.
@@ -203,8 +188,9 @@ class Service:
     def _make_forwarder(self, directory: RegionDirectory) -> Forwarder:
         wide: WideArea
         if self._config.wide.node:
-            wide_chain = directory.load_wide_genesis().chain
-            remote = RemoteWideArea(_rpc(self._config.wide.node, "[wide] node"))
+            genesis = directory.load_wide_genesis()
+            wide_chain = genesis.chain
+            remote = RemoteWideArea(_rpc(self._config.wide.node, "[wide] node"), genesis)
             self._closers.append(remote.close)
             wide = remote
         else:

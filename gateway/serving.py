@@ -4,13 +4,19 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.counters import Counters
+from gateway.schema import ConfigError
 from ledger.engine import base
+from ledger.engine.abci import Decision, UpgradeNeeded
+from ledger.engine.comet import chain_id
 from ledger.engine.comet import messages as m
+from ledger.engine.comet.gate import Gate
 from ledger.engine.comet.node import Node
+from ledger.genesis import RegionGenesis, WideGenesis
 from ledger.protobuf import Message
 from ledger.regional.application import RegionalApplication
 from ledger.snapshot import Snapshots, Taking
@@ -26,6 +32,12 @@ def address_below(folder: Path, address: str) -> str:
     if scheme != "unix" or not separator:
         return address
     return f"unix://{(folder / name).absolute()}"
+
+
+def check_validators(genesis: RegionGenesis | WideGenesis, path: Path) -> None:
+    """Check that a genesis is one of a chain that CometBFT orders; raises ConfigError."""
+    if not genesis.validators:
+        raise ConfigError(f"{path} names no validators: gridwitness network init makes one")
 
 
 def check_version(application: WideApplication | RegionalApplication) -> None:
@@ -105,3 +117,61 @@ class SnapshotMaker:
     def _failed(self, error: Exception) -> None:
         self._counters.add("snapshot.failed")
         _log.warning("event=snapshot-failed reason=%r", str(error))
+
+
+class Keep(Protocol):
+    """How much of a chain stays on a node's disk, as both kinds of settings name it."""
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that CometBFT keeps; 0: all."""
+
+    @property
+    def snapshot_every(self) -> int:
+        """Blocks from snapshot to snapshot; 0: none is made."""
+
+    @property
+    def snapshots(self) -> int:
+        """Snapshots that are kept."""
+
+
+def make_node(
+    application: WideApplication | RegionalApplication,
+    folder: Path,
+    keep: Keep,
+    counters: Counters,
+    *,
+    committed: Callable[[int, Decision], None],
+    failed: Callable[[BaseException], None],
+    gate: Gate | None = None,
+) -> tuple[CountingNode, SnapshotMaker]:
+    """Give what answers CometBFT, and what makes snapshots below ``folder``: to be closed.
+
+    ``committed`` is called after each commit, and ``failed`` when it was the last one whose rules
+    this program has; under the node's lock.
+    """
+    snapshots = Snapshots(folder, application, keep=keep.snapshots)
+    genesis = application.genesis
+
+    def after_commit(height: int, decision: Decision) -> None:
+        committed(height, decision)
+        maker.committed(height)
+        try:
+            check_version(application)
+        except UpgradeNeeded as e:
+            # the next block can only be waited for: end where somebody sees it
+            failed(e)
+
+    node = CountingNode(
+        application,
+        chain_id=chain_id(genesis.chain),
+        genesis_validators=genesis.validators,
+        snapshots=snapshots,
+        retain_blocks=keep.blocks,
+        gate=gate,
+        committed=after_commit,
+        counters=counters,
+    )
+    # last: it has a thread, which whoever gets it ends
+    maker = SnapshotMaker(snapshots, keep.snapshot_every, counters)
+    return node, maker

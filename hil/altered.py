@@ -12,10 +12,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
-from unittest import mock
 
 from gateway import node
-from ledger import region
 from ledger.engine.abci import ALONE, Decision, FinalizeResult, TxResult
 from ledger.protocol import cose
 from ledger.protocol.cose import Envelope
@@ -144,10 +142,7 @@ def application_class(name: str) -> type[Altered]:
 
 def main(arguments: list[str]) -> int:
     """Run a node's program around an altered application; gives the exit code."""
-    altered = application_class(arguments[0])
-    # the node's program opens its ledger by RegionDirectory, which makes the application
-    with mock.patch.object(region, "WideApplication", altered):
-        return node.main(arguments[1:])
+    return node.main(arguments[1:], application_class(arguments[0]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ broker (``BrokerGroup``), as where each gateway of a region brings its own.
 import http.client
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-HOST = "127.0.0.1"
+from hil.ports import HOST, free_port, free_ports
+
 _START_LIMIT_S = 20
 _STOP_LIMIT_S = 10
 _MOST_UNACKNOWLEDGED = 16_000  # a session may have four subscriptions
@@ -48,31 +48,6 @@ class Cluster(NamedTuple):
     others: tuple[int, ...]
     monitor: int
     replicas: int
-
-
-def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def free_ports(count: int) -> int:
-    """Give the first of some TCP ports of 127.0.0.1 in a row that nobody uses at the moment."""
-    # below the range from which the kernel gives ports to connections
-    for first in random.SystemRandom().sample(range(20_000, 32_000, count), 200):
-        if all(_is_free(first + number) for number in range(count)):
-            return first
-    raise OSError(f"{HOST} has no {count} free ports in a row")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
 
 
 def _program(name: str, package: str) -> str:
@@ -225,11 +200,12 @@ class BrokerGroup:
     """
 
     def __init__(self, folder: Path, count: int = 3, tls: Tls | None = None) -> None:
-        ports = [free_port() for _ in range(count)]
+        first = free_ports(2 * count)
+        ports, monitors = range(first, first + count), range(first + count, first + 2 * count)
         self.brokers = []
         for i, port in enumerate(ports):
             others = tuple(other for other in ports if other != port)
-            cluster = Cluster(f"broker-{i + 1}", port, others, free_port(), min(3, count))
+            cluster = Cluster(f"broker-{i + 1}", port, others, monitors[i], min(3, count))
             self.brokers.append(Broker(folder / cluster.name, "nats", tls, cluster))
 
     def wait_whole(self) -> None:

@@ -68,7 +68,8 @@ class GatewayProcess:
             return
         self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_LIMIT_S)
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await self._process.wait()
         except TimeoutError:
             await self.kill()
 

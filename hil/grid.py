@@ -16,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.network.create import NetworkPlan, Tie, create_wide, tie_regions
+from gateway.network.folder import NetworkFolder
+from gateway.network.home import Tuning
 from hil import altered
 from hil.clusters import Cluster
 from hil.network import APPLICATION, Network, members_of
@@ -31,9 +34,6 @@ from ledger.region import RegionDirectory
 from ledger.wide import codes
 from ledger.wide.state import Region
 from ledger.wide.summary import Summary
-from tools import network_init
-from tools.network_folder import NetworkFolder
-from tools.network_home import Tuning
 
 VALIDATORS = ("gw-a", "gw-b", "sub-1", "sub-2")
 KILLED, ALTERED = "sub-1", "sub-2"
@@ -170,16 +170,16 @@ class Grid:
         names = ", ".join(VALIDATORS)
         self._say(f"a wide-area network of four validators begins: {names}")
         geneses = {name: s.directory.load_genesis() for name, s in self.sessions.items()}
-        plan = network_init.Plan(names=VALIDATORS, base_port=self.plan.base_port, tuning=_TUNING)
+        plan = NetworkPlan(names=VALIDATORS, base_port=self.plan.base_port, tuning=_TUNING)
         regions = [(genesis.chain, genesis.gateways) for genesis in geneses.values()]
-        self.folder = network_init.create_wide(
+        self.folder = create_wide(
             self.plan.folder / "network", "demo", plan, [*regions, self._probe.entry]
         )
         ties = [
-            network_init.Tie(node, (RegionDirectory(session.directory.path),), geneses[name])
+            Tie(node, (RegionDirectory(session.directory.path),), geneses[name])
             for node, (name, session) in zip(VALIDATORS, self.sessions.items(), strict=False)
         ]
-        network_init.tie_regions(self.folder, self.genesis, ties)
+        tie_regions(self.folder, self.genesis, ties)
         self.network = Network(members_of(self.folder))
         await asyncio.to_thread(self._begin)
 

@@ -84,7 +84,8 @@ class ProcessMeter:
     async def enrolled(self, limit_s: float) -> None:
         """Wait for the meter's signed enrolment request; raises MeterError."""
         try:
-            await asyncio.wait_for(self._enrolled.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await self._enrolled.wait()
         except TimeoutError:
             raise MeterError(f"meter {self.name} did not enrol: {self._log_tail()}") from None
 
@@ -103,7 +104,8 @@ class ProcessMeter:
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_LIMIT_S)
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await self._process.wait()
         except TimeoutError:
             self._process.kill()
         await self._gone()

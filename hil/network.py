@@ -13,14 +13,24 @@ from signal import SIGTERM
 from types import TracebackType
 from typing import Self
 
-from hil.broker import HOST
+from gateway.network.create import port_of
+from gateway.network.errors import ProgramError
+from gateway.network.folder import NetworkFolder
+from gateway.network.program import find
 from hil.nodes import Member, NetworkError, Node, configure
+from hil.ports import HOST
 from hil.wires import Wires
-from tools import cometbft
-from tools.errors import CommandError
-from tools.network_folder import NetworkFolder
 
-__all__ = ["APPLICATION", "Member", "Network", "NetworkError", "Node", "configure", "members_of"]
+__all__ = [
+    "APPLICATION",
+    "Member",
+    "Network",
+    "NetworkError",
+    "Node",
+    "configure",
+    "member_of",
+    "members_of",
+]
 
 APPLICATION = (sys.executable, "-m", "gateway.node")
 _LIMIT_S = 30.0
@@ -35,24 +45,27 @@ def members_of(
     ``applications`` are other commands than the usual one, by the node's name; the option that
     names the node's settings is added to each.
     """
-    members = []
-    for entry in folder.here():
-        paths = folder.paths(entry.name)
-        command = (applications or {}).get(entry.name, APPLICATION)
-        members.append(
-            Member(
-                entry.name,
-                paths.path.absolute(),
-                rpc_port=_port(entry.rpc),
-                p2p_port=_port(entry.p2p),
-                application=(*command, "--config", str(paths.settings.absolute())),
-            )
+    return [
+        member_of(
+            folder,
+            entry.name,
+            (applications or {}).get(entry.name, APPLICATION),
+            folder.paths(entry.name).settings,
         )
-    return members
+        for entry in folder.here()
+    ]
 
 
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
+def member_of(folder: NetworkFolder, name: str, command: Sequence[str], settings: Path) -> Member:
+    """Give one node of a network's folder, whose application is a command with its settings."""
+    entry = folder.node(name)
+    return Member(
+        name,
+        folder.paths(name).path.absolute(),
+        rpc_port=port_of(entry.rpc),
+        p2p_port=port_of(entry.p2p),
+        application=(*command, "--config", str(settings.absolute())),
+    )
 
 
 class Network:
@@ -253,6 +266,6 @@ def _common_stand(nodes: Sequence[Node]) -> tuple[int, int, str] | None:
 def find_cometbft() -> str:
     """Give the program; raises NetworkError where it is not installed."""
     try:
-        return str(cometbft.find())
-    except CommandError as e:
+        return str(find())
+    except ProgramError as e:
         raise NetworkError(str(e)) from e

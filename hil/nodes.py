@@ -21,8 +21,8 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 from typing import Any
 
-from hil.broker import HOST
 from hil.meters import ROOT
+from hil.ports import HOST
 
 _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 15.0

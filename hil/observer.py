@@ -57,7 +57,8 @@ class Observer:
     async def start(self) -> None:
         """Connect and return when everything is subscribed; raises TimeoutError."""
         self._client.loop_start()
-        await asyncio.wait_for(self._subscribed.wait(), _CONNECT_LIMIT_S)
+        async with asyncio.timeout(_CONNECT_LIMIT_S):
+            await self._subscribed.wait()
 
     def stop(self) -> None:
         """Disconnect."""

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 from firmware.meter import rig_messages
 from gateway import provision
 from hil import enrich
-from hil.broker import HOST, Broker, Tls
+from hil.broker import Broker, Tls
 from hil.clusters import Cluster
 from hil.faults import Fault, Outsider
 from hil.meters import ProcessMeter
 from hil.observer import Observer
-from hil.sites import Sites, host_list, make_sites
+from hil.ports import HOST
+from hil.sites import RegionPlan, Sites, host_list, make_sites
 from hil.status import GatewayStatus
 from hil.traces import Recording
 from ledger.genesis import Parameters
@@ -213,18 +214,21 @@ class Session:
             for cluster in self.plan.clusters
             for name in cluster.meters
         ]
+        settings = {
+            "mqtt.host": HOST,
+            "mqtt.ca_file": str(self.plan.tls.ca) if self.plan.tls else "",
+            "rounds.pace": "trace",
+            "rounds.timeout_s": 20.0 if self.plan.round_wall_s is None else self._wall_s(),
+            **self.plan.settings,
+        }
         self.sites.create(
-            self.plan.name,
-            Parameters(round_s=self.round_s, window_rounds=self.plan.window_rounds),
-            members,
-            self.plan.recording.time_s(self.plan.first),
-            {
-                "mqtt.host": HOST,
-                "mqtt.ca_file": str(self.plan.tls.ca) if self.plan.tls else "",
-                "rounds.pace": "trace",
-                "rounds.timeout_s": 20.0 if self.plan.round_wall_s is None else self._wall_s(),
-                **self.plan.settings,
-            },
+            RegionPlan(
+                self.plan.name,
+                Parameters(round_s=self.round_s, window_rounds=self.plan.window_rounds),
+                members,
+                self.plan.recording.time_s(self.plan.first),
+                settings,
+            )
         )
 
     def _wall_s(self) -> float:
@@ -380,7 +384,8 @@ class Session:
                 return False
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 0.25)
+                async with asyncio.timeout(0.25):
+                    await self._changed.wait()
         return True
 
     def _on_message(self, meter: ProcessMeter, message: list[Any]) -> None:

@@ -8,21 +8,34 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from gateway import provision
-from hil.broker import HOST, Broker, BrokerGroup, Tls, free_ports
+from gateway.network.create import PORTS, NetworkPlan, change_settings, create_regional
+from gateway.network.home import Tuning
+from hil.broker import Broker, BrokerGroup, Tls
 from hil.gateways import GatewayProcess
-from hil.network import Member, Network
+from hil.network import Network, member_of
+from hil.ports import HOST, free_ports
 from hil.status import GatewayStatus, read_status
 from ledger.genesis import Parameters
 from ledger.region import RegionDirectory
-from tools import network_init
-from tools.network_home import Tuning
 
 _QUICK = Tuning(commit_s=0.2, propose_s=1.0)
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """What a region is made of: its genesis, and values for each gateway.toml."""
+
+    name: str
+    parameters: Parameters
+    members: Sequence[tuple[bytes, str]]
+    created: int
+    settings: Mapping[str, object]
 
 
 class Sites(Protocol):
@@ -43,14 +56,7 @@ class Sites(Protocol):
     def brokers(self) -> list[Broker]:
         """The brokers that meters know."""
 
-    def create(
-        self,
-        name: str,
-        parameters: Parameters,
-        members: Sequence[tuple[bytes, str]],
-        created: int,
-        settings: Mapping[str, object],
-    ) -> None:
+    def create(self, plan: RegionPlan) -> None:
         """Make the region."""
 
     async def start(self) -> None:
@@ -94,18 +100,15 @@ class OneGateway:
         """See Sites."""
         return [self._broker]
 
-    def create(
-        self,
-        name: str,
-        parameters: Parameters,
-        members: Sequence[tuple[bytes, str]],
-        created: int,
-        settings: Mapping[str, object],
-    ) -> None:
+    def create(self, plan: RegionPlan) -> None:
         """See Sites."""
-        own = {"mqtt.port": self._broker.port, **settings}
         provision.create_region(
-            self.directory, name, parameters, members=members, created=created, settings=own
+            self.directory,
+            plan.name,
+            plan.parameters,
+            members=plan.members,
+            created=plan.created,
+            settings={"mqtt.port": self._broker.port, **plan.settings},
         )
 
     async def start(self) -> None:
@@ -175,43 +178,23 @@ class SeveralGateways:
         assert self._network is not None, "the region is not made yet"
         return self._network
 
-    def create(
-        self,
-        name: str,
-        parameters: Parameters,
-        members: Sequence[tuple[bytes, str]],
-        created: int,
-        settings: Mapping[str, object],
-    ) -> None:
+    def create(self, plan: RegionPlan) -> None:
         """See Sites."""
-        plan = network_init.Plan(
+        network = NetworkPlan(
             names=self._names,
-            base_port=free_ports(len(self._names) * network_init.PORTS),
-            created=created,
+            base_port=free_ports(len(self._names) * PORTS),
+            created=plan.created,
             tuning=_QUICK,
-            settings=settings,
+            settings=plan.settings,
         )
-        made = network_init.create_regional(self._path, name, parameters, plan, members)
+        made = create_regional(self._path, plan.name, plan.parameters, network, plan.members)
         nodes = []
         for entry, broker in zip(made.nodes, self._group.brokers, strict=True):
             paths = made.paths(entry.name)
-            network_init.change_settings(paths.gateway_settings, {"mqtt.port": broker.port})
-            options = ["--status", self._status_file(entry.name), "--config"]
-            nodes.append(
-                Member(
-                    entry.name,
-                    paths.path.absolute(),
-                    rpc_port=network_init.port_of(entry.rpc),
-                    p2p_port=network_init.port_of(entry.p2p),
-                    application=(
-                        sys.executable,
-                        "-m",
-                        "gateway",
-                        *map(str, options),
-                        str(paths.gateway_settings.absolute()),
-                    ),
-                )
-            )
+            change_settings(paths.gateway_settings, {"mqtt.port": broker.port})
+            status = str(self._status_file(entry.name))
+            command = (sys.executable, "-m", "gateway", "--status", status)
+            nodes.append(member_of(made, entry.name, command, paths.gateway_settings))
         self._network = self._stack.enter_context(Network(nodes))
 
     def _status_file(self, name: str) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from hil.broker import HOST
+from hil.ports import HOST
 
 _PIECE_BYTES = 1 << 16
 _LIMIT_S = 10.0

@@ -33,9 +33,10 @@ class Header:
 
 @dataclass(frozen=True)
 class SettledReading:
-    """A reading of a block of the region, and what became of it in block ``settled``.
+    """A reading of a block of the region, and what block ``settled`` says of it.
 
-    The counts are of members of its committee; ``settled`` is None where no result was shown.
+    The counts are of members of its committee. ``settled`` is None where no result was shown; with
+    the outcome OPEN that block left it open, and a later one may have settled it.
     """
 
     envelope_digest: bytes
@@ -172,6 +173,9 @@ def _about_reading(region: bytes, found: SettledReading) -> list[str]:
     )
     if found.settled is None:
         return [held, "What became of it is not shown."]
+    if found.outcome == tally.OPEN:
+        still = f"It was still open after block {found.settled}"
+        return [held, f"{still}; what became of it later is not shown."]
     return [held, f"In block {found.settled} it is {_outcome(found)}."]
 
 
@@ -213,7 +217,8 @@ def _figures(leaf: Region) -> dict[str, Any]:
 def _summary_json(summary: Summary, gateway: bytes | None) -> dict[str, Any]:
     return {
         "gateway": None if gateway is None else gateway.hex(),
-        "from_height": summary.from_height,
+        # the first block that it tells of, as the sentences do; the record has the one before
+        "from_height": summary.from_height + 1,
         "to_height": summary.to_height,
         "energy_in_mwh": summary.energy_in,
         "energy_out_mwh": summary.energy_out,
@@ -223,13 +228,15 @@ def _summary_json(summary: Summary, gateway: bytes | None) -> dict[str, Any]:
 
 def _reading_json(found: SettledReading) -> dict[str, Any]:
     reading = found.reading
+    settled = found.settled is not None and found.outcome != tally.OPEN
     return {
         "digest": found.envelope_digest.hex(),
         "meter": found.meter.hex(),
         "block": found.block,
         "time": reading.time,
         "values": {quantities.BY_CODE[code].name: value for code, value in reading.values},
-        "settled": found.settled,
+        "settled": found.settled if settled else None,
+        "open_after": None if settled else found.settled,
         "outcome": None if found.settled is None else tally.OUTCOME_NAMES[found.outcome],
         "drawn": found.drawn,
         "accepts": found.accepts,

@@ -35,6 +35,8 @@ from ledger.regional import codes  # those below 20 are of both chains
 NETWORK_KEY = b"n"
 FIRST_VERSION = 1
 MAX_ENGINE_HEIGHT = (1 << 63) - 1
+# Approvals are kept for ever: below the threshold an operator must not fill the chain with them.
+MAX_TAKEN_BACK = 8
 
 # actions
 VALIDATOR = 1
@@ -157,35 +159,46 @@ class Approval(NamedTuple):
     operators: tuple[bytes, ...]
 
 
+class TakenBack(NamedTuple):
+    """How often an operator, by address, has put another approval in its open one's place."""
+
+    operator: bytes
+    times: int
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkState:
     """The registry: changes in force so far, planned versions, validators, open approvals.
 
     ``upgrades`` rise in version and height. ``seats`` are in the order of names, ``approvals`` in
-    the order of payloads.
+    the order of payloads, ``taken_back`` in the order of addresses. The last two are of the number
+    after ``changes``.
     """
 
     changes: int = 0
     upgrades: tuple[Upgrade, ...] = ()
     seats: tuple[Seat, ...] = ()
     approvals: tuple[Approval, ...] = ()
+    taken_back: tuple[TakenBack, ...] = ()
 
     def encode(self) -> bytes:
         """Give the leaf's value (SPEC 16.4)."""
         approvals = [[approval.payload, list(approval.operators)] for approval in self.approvals]
         upgrades = [list(upgrade) for upgrade in self.upgrades]
         seats = [list(seat) for seat in self.seats]
-        return cbor.dumps([self.changes, upgrades, seats, approvals])
+        taken_back = [list(taken) for taken in self.taken_back]
+        return cbor.dumps([self.changes, upgrades, seats, approvals, taken_back])
 
     @classmethod
     def decode(cls, value: bytes) -> "NetworkState":
         """Take a leaf of our own store, or a proved one, apart."""
-        changes, upgrades, seats, approvals = cbor.loads(value)
+        changes, upgrades, seats, approvals, taken_back = cbor.loads(value)
         return cls(
             changes,
             tuple(Upgrade(*upgrade) for upgrade in upgrades),
             tuple(Seat(*seat) for seat in seats),
             tuple(Approval(payload, tuple(signers)) for payload, signers in approvals),
+            tuple(TakenBack(*taken) for taken in taken_back),
         )
 
     def version_at(self, height: int) -> int:
@@ -201,6 +214,14 @@ class NetworkState:
     def seat(self, name: str) -> Seat | None:
         """Give a validator by name, or None."""
         return next((seat for seat in self.seats if seat.name == name), None)
+
+    def has_open(self, operator: bytes) -> bool:
+        """Tell whether an operator has an approval open, by its address."""
+        return any(operator in approval.operators for approval in self.approvals)
+
+    def times_taken_back(self, operator: bytes) -> int:
+        """Tell how often an operator has taken back an approval of the next number."""
+        return next((taken.times for taken in self.taken_back if taken.operator == operator), 0)
 
 
 def validator_updates(before: NetworkState, after: NetworkState) -> tuple[Validator, ...]:
@@ -263,6 +284,9 @@ class NetworkRules:
         for approval in state.approvals:
             if approval.payload == envelope.payload and envelope.kid in approval.operators:
                 raise Refused(codes.DUPLICATE, "this operator has approved this change")
+        if state.has_open(envelope.kid) and state.times_taken_back(envelope.kid) >= MAX_TAKEN_BACK:
+            log = f"this operator has taken back {MAX_TAKEN_BACK} approvals of this number"
+            raise _impossible(log)
         self._check_possible(state, change.what)
         return key
 
@@ -271,8 +295,8 @@ class NetworkRules:
     ) -> tuple[NetworkState, NetworkChange | None]:
         """Count a checked approval; gives the state after it and the change in force by it.
 
-        An operator has one open approval: a new one takes the former back. When a change takes
-        effect the others end, for they all have its number.
+        An operator has one open approval: a new one takes the former back, which is counted. When
+        a change takes effect the others end, and the counts, for they all have its number.
         """
         open_ = {approval.payload: approval.operators for approval in state.approvals}
         for payload, operators in open_.items():
@@ -282,7 +306,11 @@ class NetworkRules:
             return _apply(state, change), change
         open_[envelope.payload] = signers
         left = tuple(Approval(p, operators) for p, operators in sorted(open_.items()) if operators)
-        return replace(state, approvals=left), None
+        taken_back = {taken.operator: taken.times for taken in state.taken_back}
+        if state.has_open(envelope.kid):
+            taken_back[envelope.kid] = taken_back.get(envelope.kid, 0) + 1
+        counts = tuple(TakenBack(*taken) for taken in sorted(taken_back.items()))
+        return replace(state, approvals=left, taken_back=counts), None
 
     def punish(self, state: NetworkState, misbehaviour: Misbehaviour) -> NetworkState:
         """Take the vote of a validator that the engine convicts, until operators restore it.
@@ -348,6 +376,36 @@ def _apply(state: NetworkState, change: NetworkChange) -> NetworkState:
     elif isinstance(what, Upgrade):
         upgrades = (*upgrades, what)
     return NetworkState(change.number, upgrades, seats)
+
+
+def check_ahead(record: object, block: int) -> None:
+    """Check that a new version of the rules begins above the engine's ``block``; raises Refused.
+
+    For what a node lets in and votes for, not for what a block does once it is decided: that
+    follows from the order of transactions alone, and not from where blocks end.
+    """
+    what = record.what if isinstance(record, NetworkChange) else None
+    if isinstance(what, Upgrade) and what.height <= block:
+        raise _impossible(f"the next block is {block}: plan the version from a later one on")
+
+
+def timely(
+    open_: Callable[[bytes], tuple[Envelope, object]], txs: Sequence[bytes], block: int
+) -> list[bytes]:
+    """Give the transactions that ``check_ahead`` lets into a block; malformed ones it leaves in."""
+    return [tx for tx in txs if not _comes_late(open_, tx, block)]
+
+
+def _comes_late(open_: Callable[[bytes], tuple[Envelope, object]], tx: bytes, block: int) -> bool:
+    try:
+        record = open_(tx)[1]
+    except Refused:
+        return False
+    try:
+        check_ahead(record, block)
+    except Refused:
+        return True
+    return False
 
 
 def decode_record(payload: bytes) -> NetworkChange:

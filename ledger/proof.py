@@ -7,7 +7,7 @@ A file carries everything that is needed to check it, and is checked offline, in
     SUMMARY   its newest summary, in the chain's log, with its gateway's signature where that one
               is a gateway of the region still
     READING   a head in the region's log, a reading in that block, what was decided of it
-    MEMBER    the meter's leaf in the state of one of the region's blocks
+    MEMBER    the meter's leaf in the state of one of the region's blocks, none before READING's
 
 ``verify_proof`` says what is shown and nothing else; it has no clock, no network and no files.
 Whoever makes the file can leave sections out, and so show less. What is shown is what the chains
@@ -87,7 +87,10 @@ def verify_proof(
         findings = replace(findings, reading=_check_reading(log, sections[READING]))
         if MEMBER in sections:
             key = sections[READING][-1]
-            findings = replace(findings, member=_check_member(log, key, sections[MEMBER]))
+            member = _check_member(log, key, sections[MEMBER])
+            if member.block < _last_block(findings.reading):
+                raise BadProof("the meter's leaf is of a block before what is shown of the reading")
+            findings = replace(findings, member=member)
     return findings
 
 
@@ -270,6 +273,11 @@ def _check_reading(log: _Log, section: list[Any]) -> SettledReading:
         return SettledReading(*about, None, tally.OPEN, 0, 0, 0)
     outcome, drawn, accepts, rejects = _check_result(last, digest, result)
     return SettledReading(*about, last.height, outcome, drawn, accepts, rejects)
+
+
+def _last_block(found: SettledReading | None) -> int:
+    assert found is not None  # MEMBER needs READING
+    return found.block if found.settled is None else found.settled
 
 
 def _check_result(head: records.Head, digest: bytes, result: Any) -> tuple[int, int, int, int]:

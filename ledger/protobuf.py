@@ -10,7 +10,7 @@ floats are left out: nothing here uses them.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar, dataclass_transform
 
@@ -70,7 +70,12 @@ def delimited(data: bytes) -> bytes:
 
 def parse(data: bytes) -> list[Field]:
     """Take a message apart, in the order of its bytes; raises MalformedMessage."""
-    found, at, end = [], 0, len(data)
+    return list(fields(data))
+
+
+def fields(data: bytes) -> Iterator[Field]:
+    """Give a message's fields one by one; raises MalformedMessage where they end to be some."""
+    at, end = 0, len(data)
     while at < end:
         tag, at = read_uvarint(data, at)
         number, wire = tag >> 3, tag & 7
@@ -87,8 +92,7 @@ def parse(data: bytes) -> list[Field]:
             value, at = int.from_bytes(_take(data, at, size), "little"), at + size
         else:
             raise MalformedMessage(f"field {number} is of wire type {wire}")
-        found.append(Field(number, wire, value))
-    return found
+        yield Field(number, wire, value)
 
 
 def _take(data: bytes, at: int, size: int) -> bytes:
@@ -197,7 +201,7 @@ class Message:
         """Take bytes apart by the class's table; raises MalformedMessage."""
         table = _table(cls)[1]
         values: dict[str, Any] = {}
-        for number, wire, value in parse(data):
+        for number, wire, value in fields(data):
             row = table.get(number)
             if row is None:
                 continue

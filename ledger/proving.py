@@ -75,7 +75,7 @@ def prove_region(
     OSError, or the ProtocolError of what the node tells.
     """
     leaf, summary, gateways = _ask(node, region)
-    _follow(node, follower.client, leaf, sleep)
+    wait_for_state(node, follower.client, leaf, sleep)
     sections: Sections = {
         proof.CHAIN: [follower.blocks()],
         proof.REGION: [region, leaf.value, leaf.proof],
@@ -106,16 +106,22 @@ def _ask(node: Node, region: bytes) -> tuple[Answer, Answer | None, Answer | Non
     raise NotProvable("the chain goes on faster than the node answers: try again")
 
 
-def _follow(node: Node, client: Client, answer: Answer, sleep: Callable[[float], None]) -> None:
+def follow_state(node: Node, client: Client, answer: Answer) -> bool:
     """Believe a header that holds the answer's state: that of the next block, or of this one.
 
     The next block comes at once where the state has changed; else the header before holds it too.
+    Gives False where there is none, maybe not yet; raises UntrustedHeader, or the node's OSError.
     """
+    heights = (answer.height + 1, answer.height)
+    return any(_holds(node, client, height, answer.app_hash) for height in heights)
+
+
+def wait_for_state(
+    node: Node, client: Client, answer: Answer, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Do so as soon as there is such a header; raises NotProvable where none comes in 10 s."""
     waited = 0.0
-    while True:
-        for height in (answer.height + 1, answer.height):
-            if _holds(node, client, height, answer.app_hash):
-                return
+    while not follow_state(node, client, answer):
         if waited >= _WAIT_S:
             raise NotProvable(f"no header shows the state after block {answer.height}: try later")
         sleep(_PAUSE_S)

@@ -6,6 +6,7 @@ gateway.toml            settings of the gateway
 keys/NAME.key           secret keys: gateway.key, operator-1.key, ...
 ledger/regional.sqlite  the regional chain
 ledger/wide.sqlite      this gateway's copy of the wide-area chain
+ledger/snapshots/       what nodes that join are given
 gateway/queue.sqlite    inbox and outbox
 """
 
@@ -43,6 +44,7 @@ class RegionDirectory:
         self.gateway_key = self.keys / "gateway.key"
         self.regional = path / "ledger" / "regional.sqlite"
         self.wide = path / "ledger" / "wide.sqlite"
+        self.snapshots = path / "ledger" / "snapshots"
         self.queue = path / "gateway" / "queue.sqlite"
 
     def __repr__(self) -> str:
@@ -76,13 +78,20 @@ class RegionDirectory:
         return application
 
     def open_wide(
-        self, *, read_only: bool = False, verifier: Verifier | None = None
+        self,
+        *,
+        read_only: bool = False,
+        verifier: Verifier | None = None,
+        application: type[WideApplication] = WideApplication,
     ) -> WideApplication:
-        """Open the wide-area chain; ``close`` it afterwards. Raises RegionError or StoreError."""
+        """Open the wide-area chain; ``close`` it afterwards. Raises RegionError or StoreError.
+
+        ``application`` is its rules: another class than the usual one for trials of what is wrong.
+        """
         genesis = self.load_wide_genesis()
         database = Database(self.wide, wide_store.TABLES, read_only=read_only)
         try:
-            return WideApplication(genesis, database, verifier or Verifier())
+            return application(genesis, database, verifier or Verifier())
         except BaseException:
             database.close()
             raise

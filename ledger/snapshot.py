@@ -33,7 +33,9 @@ MAX_CHUNK_BYTES = 1 << 20
 MAX_CHUNKS = 4096
 MAX_ROW_BYTES = MAX_CHUNK_BYTES - 4096
 """Also what the rows of a chunk come to: zlib adds less than the rest to what it cannot press."""
-_MOST_ITEMS = MAX_ROW_BYTES
+_MOST_ITEMS = 128  # a path of 32 digests, and whatever else a row has
+_MOST_LEAVES = 1 << 20
+_MOST_STATE_BYTES = 1 << 28
 _LENGTH_BYTES = 4
 _DIGEST_BYTES = 32
 _MANIFEST = "manifest"
@@ -92,6 +94,26 @@ def fields(row: Row, *types: type | tuple[type, ...]) -> Row:
         if type(value) not in (wanted if isinstance(wanted, tuple) else (wanted,)):
             raise BadSnapshot("a field of a row is of another type")
     return values
+
+
+class StateRoom:
+    """How much of a state a peer may still send before its root tells whether it is the state.
+
+    Until then it is held in memory. 2^20 leaves of 2^28 bytes together are the members of the
+    largest region and ten open readings of each.
+    """
+
+    def __init__(self) -> None:
+        self._leaves = self._bytes = 0
+
+    def take(self, key: bytes, value: bytes, most_key: int, most_value: int) -> None:
+        """Count a leaf; raises BadSnapshot where it is too long or there are too many."""
+        self._leaves += 1
+        self._bytes += len(key) + len(value)
+        if len(key) > most_key or len(value) > most_value:
+            raise BadSnapshot("a leaf of the state is longer than the rules can make it")
+        if self._leaves > _MOST_LEAVES or self._bytes > _MOST_STATE_BYTES:
+            raise BadSnapshot("the state is larger than a node takes")
 
 
 # chunks

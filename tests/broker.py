@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hil.broker import HOST, Broker, BrokerError, Tls, free_port
+from hil.broker import Broker, BrokerError, Tls
+from hil.ports import HOST, free_port
 
 __all__ = ["HOST", "Broker", "Certificates", "free_port", "make_certificates"]
 

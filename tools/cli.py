@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gateway.network.errors import NetworkFolderError, ProgramError
 from tools.errors import CommandError
 
 # name -> (module, what it does); modules load only when their command runs
@@ -22,7 +23,7 @@ _COMMANDS = {
     "init": ("tools.init", "make a region: genesis, operators' keys, parameters"),
     "board": ("tools.board", "fetch a flashed board's enrolment request; tell it its region"),
     "member": ("tools.member", "let a meter join or leave, signed by m of n operators"),
-    "audit": ("tools.audit", "check a region's ledger offline, from genesis"),
+    "audit": ("tools.audit", "check a region's or a node's ledger offline, from genesis"),
     "cometbft": ("tools.cometbft", "install CometBFT, which orders blocks among many nodes"),
     "network": ("tools.network", "make, run, watch and change networks of CometBFT nodes"),
     "verify": ("tools.verify", "check a proof file, from a genesis or a header that you trust"),
@@ -63,7 +64,7 @@ def _run(arguments: list[str] | None) -> int:
     run = importlib.import_module(_COMMANDS[options.command][0]).run
     try:
         return int(run(options))
-    except CommandError as e:
+    except (CommandError, NetworkFolderError, ProgramError) as e:
         print(f"gridwitness {options.command}: {e}", file=sys.stderr)
         return 2
 

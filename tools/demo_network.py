@@ -10,7 +10,6 @@ import asyncio
 import json
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,27 +19,26 @@ from typing import Any
 
 from rich.table import Table
 
+from gateway.network.create import PORTS
+from gateway.network.program import find_checked
 from hil import clusters, grid, traces
 from hil.broker import BrokerError
 from hil.grid import Grid, GridPlan
 from hil.meters import MeterError
 from hil.micropython import InterpreterNotFoundError, interpreter
 from hil.nodes import NetworkError
+from hil.ports import free_ports
 from hil.report import LIMITS, Report, make_report
 from hil.session import SessionError
-from hil.wide_audit import audit_wide
-from ledger.audit import audit
+from ledger.audit import audit, audit_wide
 from ledger.engine.comet.rpc import RpcError
 from ledger.protocol import tally
 from ledger.region import RegionDirectory
 from ledger.regional.view import LedgerView
-from tools import cometbft
 from tools.errors import CommandError
 from tools.live_grid import GridView
-from tools.network_init import PORTS
 from tools.options import PipeConsole, named_path
-from tools.play import check_output, prepare_folder, print_attacks
-from tools.ports import free_ports
+from tools.play import check_output, prepare_folder, print_attacks, run_until_signal, write_json
 
 _FIRST_ROW = 17 * 60
 _WINDOW_ROUNDS = 5
@@ -67,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Summary:
     """The machine-readable summary: the sums of ``demo``'s, the network's, and each region's own.
 
-    ``figure`` is what the control centre verified.
+    ``figure`` is what the control centre verified. ``wide_area`` counts apart the summaries of the
+    two regions and those of the probe: a third, made region, which measures finality.
     """
 
     meters: int = 0
@@ -86,9 +85,13 @@ class Summary:
 
 
 class Centre:
-    """The control centre: asks a substation's node, trusts the genesis, verifies to a reading."""
+    """The control centre: asks a substation's node, trusts the genesis, verifies to a reading.
 
-    def __init__(self) -> None:
+    ``kept`` says that the proof stays where it is, for who wants to verify it again.
+    """
+
+    def __init__(self, *, kept: bool) -> None:
+        self._kept = kept
         self.found: dict[str, Any] = {"ok": False}
         self.sentences = ""
 
@@ -103,7 +106,8 @@ class Centre:
         asked += ["--ledger", str(session.directory.path), "--reading", reading.hex()]
         code, text = _run_command("figure", *asked, *trust, "-o", str(file))
         if code == 0:
-            self.sentences = text.replace(str(file), file.name)
+            # the last two lines tell how to verify the file, which is gone where none is kept
+            self.sentences = text if self._kept else "\n".join(text.splitlines()[:-2])
             code, text = _run_command("verify", str(file), *trust, "--json")
         if code != 0:
             self.found = {"ok": False, "failure": text.strip()[-500:]}
@@ -144,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
     if not 0 <= options.seed < 1 << 32:
         raise CommandError(f"--seed {options.seed}: give 0 to {(1 << 32) - 1}")
     check_output(options.json)
-    cometbft.find_checked()
+    find_checked()
     try:
         interpreter()
     except InterpreterNotFoundError as e:
@@ -167,7 +171,7 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             window_rounds=_WINDOW_ROUNDS,
         )
-        return _play(plan, options.json)
+        return _play(plan, options.json, kept=options.keep is not None)
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -176,15 +180,17 @@ def run(options: argparse.Namespace) -> int:
             print(f"kept in {folder}: try gridwitness network run {network}")
 
 
-def _play(plan: GridPlan, json_file: Path | None) -> int:
+def _play(plan: GridPlan, json_file: Path | None, *, kept: bool) -> int:
     started = time.monotonic()
     console = PipeConsole()
-    centre = Centre()
+    centre = Centre(kept=kept)
     try:
         with GridView(console) as view:
             played = Grid(plan, view.say, centre.ask)
             view.grid = played
-            _run(played, view)
+            run_until_signal(
+                lambda: played.run({name: view.region(name) for name in played.sessions})
+            )
     except (SessionError, MeterError, BrokerError, NetworkError, RpcError) as e:
         print(f"gridwitness: {e}", file=sys.stderr)
         return 1
@@ -196,37 +202,13 @@ def _play(plan: GridPlan, json_file: Path | None) -> int:
     console.print(_table(summary))
     print_attacks(console, played.outcome.attacks)
     console.print(f"The control centre asked {grid.KILLED}, and trusts the genesis alone:")
-    console.print(centre.sentences, highlight=False)
+    console.print(centre.sentences, highlight=False, markup=False, soft_wrap=kept)
     console.print(LIMITS)
     wrong = _broken_promises(summary, reports, played)
     for sentence in wrong:
         print(f"gridwitness: {sentence}", file=sys.stderr)
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(vars(summary), indent=2) + "\n", "utf-8")
-        except OSError as e:
-            raise CommandError(f"{json_file} cannot be written: {e.strerror}") from e
+    write_json(json_file, vars(summary))
     return 1 if wrong else 0
-
-
-def _run(played: Grid, view: GridView) -> None:
-    async def main() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        stopping = asyncio.Event()
-
-        def stop() -> None:
-            # once: a second Ctrl-C must not cut short what ends the processes
-            if not stopping.is_set():
-                stopping.set()
-                task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, stop)
-        await played.run({name: view.region(name) for name in played.sessions})
-
-    asyncio.run(main())
 
 
 # ------------------------------------------------------------------------------ what came of it
@@ -245,7 +227,9 @@ def _summarise(played: Grid, centre: Centre) -> tuple[Summary, dict[str, Report]
         for sums, more in ((summary.readings, report.readings), (summary.honest, report.honest)):
             for key, value in more.items():
                 sums[key] = sums.get(key, 0) + value
-        summary.regions[name] = report.as_json()
+        # the network is one for both regions: what is not a region's own is not told of each
+        own = report.as_json()
+        summary.regions[name] = {k: own[k] for k in own if k not in ("seconds", "wide_area")}
     wide = {
         name: audit_wide(RegionDirectory(played.folder.paths(name).path))
         for name in grid.VALIDATORS
@@ -262,6 +246,7 @@ def _summarise(played: Grid, centre: Centre) -> tuple[Summary, dict[str, Report]
         "summaries": first.summaries,
         "conflicts": first.conflicts,
         "of_regions": sum(outcome.summaries.values()),
+        "of_probe": first.summaries - sum(outcome.summaries.values()),
     }
     summary.network = {
         "validators": list(grid.VALIDATORS),
@@ -318,6 +303,7 @@ def _table(summary: Summary) -> Table:
         ("  rejected, unconfirmed", f"{readings['rejected']}, {readings['unconfirmed']}"),
         ("honest readings accepted from round 5 on", f"{share:.2f} %"),
         ("wide-area chain", f"{summary.wide_area['of_regions']} summaries of the two regions"),
+        ("  of a probe, for finality", f"{summary.wide_area['of_probe']} summaries"),
         ("validators' heights", heights),
         ("application hashes equal", "yes" if network["app_hashes_equal"] else "NO"),
         (f"{network['killed']} killed, caught up", f"{network['caught_up_blocks']} blocks"),

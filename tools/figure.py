@@ -6,6 +6,7 @@ and can keep the proof of a region's figures, or of a single reading, in a file 
 
 import argparse
 import json
+import shlex
 from typing import Any
 
 from rich.table import Table
@@ -154,7 +155,17 @@ def _print(options: argparse.Namespace, found: list[Findings]) -> None:
     else:
         print("\n".join(found[0].sentences()))
     if options.output is not None:
-        print(f"The proof is in {options.output}: gridwitness verify {options.output} checks it.")
+        print(f"The proof is in {options.output}. This checks it, anywhere:")
+        print(f"  {_verification(options)}")
+
+
+def _verification(options: argparse.Namespace) -> str:
+    """Give the command that verifies what was kept, with the same trust."""
+    words = ["gridwitness", "verify", str(options.output), "--trust", str(options.trust)]
+    if options.trusted_height is not None:
+        words += ["--trusted-height", str(options.trusted_height)]
+        words += ["--trusted-hash", options.trusted_hash]
+    return shlex.join(words)
 
 
 def _table(found: list[Findings]) -> Table:

@@ -2,11 +2,8 @@
 
 import time
 from collections import Counter
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +11,7 @@ from hil.session import Progress, Session
 from ledger.protocol import records, tally
 from ledger.regional.view import LedgerView, SettledReading
 from ledger.store import StoreError
+from tools.screen import Screen
 
 _MARKS = {
     tally.OPEN: ("?", "yellow"),
@@ -26,38 +24,25 @@ _EVENTS_SHOWN = 8
 _BAR = 30
 
 
-class SessionView:
+class SessionView(Screen):
     """Draws a session's progress: rounds, votes, verdicts, blocks, the wide-area chain."""
 
     def __init__(self, session: Session, console: Console) -> None:
+        super().__init__(console)
         self._session = session
         self._directory = session.directory
         self._total = session.plan.rounds
-        self._console = console
         self._announced: set[str] = set()
         self._ledger: LedgerView | None = None
         self._shown_height = 0
         self._stage = ""
-        self._started = time.monotonic()
         self._outcomes: dict[str, SettledReading] = {}
         self._events: list[Text] = []
         self._rejections: dict[tuple[str, str], tuple[int, int, Text]] = {}
         self._votes = ""
         self._witnessed = 0
-        # what a dumb terminal cannot draw over is told in lines, as in a file
-        draws = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(console=console, auto_refresh=False) if draws else None
 
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+    def _end(self) -> None:
         if self._ledger is not None:
             self._ledger.close()
 
@@ -73,9 +58,6 @@ class SessionView:
         elif progress.stage != self._stage:
             self._console.print(f"{self._elapsed()}  {progress.stage}")
         self._stage = progress.stage
-
-    def _elapsed(self) -> str:
-        return f"{time.monotonic() - self._started:6.1f} s"
 
     def _say(self, text: Text) -> None:
         self._events.append(text)

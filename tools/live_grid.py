@@ -1,16 +1,14 @@
 """The terminal's picture of ``demo-network``: regions and validators, and what happens to them."""
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from hil.grid import Grid
 from hil.session import Progress
+from tools.screen import Screen
 
 _EVENTS_SHOWN = 10
 _BAR = 16
@@ -18,31 +16,19 @@ _LEAST_S = 0.1  # between two pictures
 _EVERY_BLOCKS = 5  # where lines are printed
 
 
-class GridView:
+class GridView(Screen):
     """Draws a grid: a live table where there is a terminal, lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._events: list[Text] = []
         self._progress: dict[str, Progress] = {}
         self._told: dict[str, tuple[str, int]] = {}
-        self._started = time.monotonic()
         self._drawn = 0.0
         self.grid: Grid | None = None
-        draws = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(console=console, auto_refresh=False) if draws else None
 
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._draw()
-            self._live.stop()
+    def _end(self) -> None:
+        self._draw()
 
     def region(self, name: str) -> "RegionView":
         """Give the view of one region's session."""
@@ -74,9 +60,6 @@ class GridView:
         self._console.print(
             f"{self._elapsed()}  {name}: {progress.stage}{block}{wide}", soft_wrap=True
         )
-
-    def _elapsed(self) -> str:
-        return f"{time.monotonic() - self._started:6.1f} s"
 
     def _draw(self) -> None:
         if self._live is None:

@@ -6,7 +6,6 @@ holds a key on another machine signs there and hands the file over).
 
 import argparse
 import threading
-from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -15,14 +14,13 @@ from gateway import config
 from gateway.config import Config
 from gateway.schema import ConfigError
 from ledger.genesis import RegionGenesis
-from ledger.keys import Signer
 from ledger.protocol import records, topics
 from ledger.protocol.cose import address_of
-from ledger.protocol.errors import ProtocolError
 from ledger.region import RegionDirectory, RegionError
 from ledger.regional.state import Member, State
 from ledger.regional.view import LedgerView
 from ledger.store import StoreError
+from tools import operators
 from tools.errors import CommandError
 from tools.init import read_request
 from tools.options import named_path
@@ -41,16 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leave.add_argument("dir", type=named_path, metavar="DIR", help="folder of the region")
     leave.add_argument("--meter", required=True, help="its address, or the start of it")
     for sub in (join, leave):
-        sub.add_argument(
-            "--key",
-            type=named_path,
-            action="append",
-            metavar="FILE",
-            help="an operator's key; may be repeated (default: DIR/keys/operator-*.key)",
-        )
-        sub.add_argument(
-            "--out", type=named_path, metavar="DIR", help="write approvals, send nothing"
-        )
+        operators.add_options(sub, "DIR/keys/operator-*.key", "write approvals, send nothing")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,10 +51,12 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(str(e)) from e
     state = _read_state(directory, genesis)
     change = _make_change(options, genesis, state)
-    keys = options.key or sorted(directory.keys.glob("operator-*.key"))
-    approvals = [key.seal(change.payload()).raw for key in _load_keys(keys, genesis)]
+    paths = options.key or sorted(directory.keys.glob("operator-*.key"))
+    keys = operators.load_keys(paths[: genesis.threshold], genesis.operators, "region")
+    approvals = [key.seal(change.payload()).raw for key in keys]
     if options.out is not None:
-        _write(options.out, change, approvals)
+        files = {f"change-{change.number}-{i}.cose": raw for i, raw in enumerate(approvals, 1)}
+        operators.write_approvals(options.out, files)
     else:
         _publish(directory, genesis, approvals)
     missing = genesis.threshold - len(approvals)
@@ -113,34 +104,6 @@ def find_member(state: State, start: str) -> tuple[bytes, Member]:
     if not found:
         raise CommandError(f"no member's address starts with {start}: see gridwitness show DIR")
     raise CommandError(f"{len(found)} members' addresses start with {start}: give more digits")
-
-
-def _load_keys(paths: list[Path], genesis: RegionGenesis) -> list[Signer]:
-    keys: list[Signer] = []
-    for path in paths[: genesis.threshold]:
-        try:
-            key = Signer.load(path)
-        except OSError as e:
-            raise CommandError(f"{path}: cannot be read: {e.strerror}") from e
-        except ProtocolError as e:
-            raise CommandError(str(e)) from e
-        if key.public_key not in genesis.operators:
-            raise CommandError(f"{path}: is not the key of an operator of this region")
-        if key.public_key in [other.public_key for other in keys]:
-            raise CommandError(f"{path}: this operator's key is named twice, and counts once")
-        keys.append(key)
-    if not keys:
-        raise CommandError("no operator's key is here: name one with --key FILE")
-    return keys
-
-
-def _write(folder: Path, change: records.RegistryChange, approvals: list[bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, raw in enumerate(approvals, 1):
-            (folder / f"change-{change.number}-{number}.cose").write_bytes(raw)
-    except OSError as e:
-        raise CommandError(f"{folder}: cannot be written: {e.strerror}") from e
 
 
 def _publish(directory: RegionDirectory, genesis: RegionGenesis, approvals: list[bytes]) -> None:

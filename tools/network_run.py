@@ -1,18 +1,21 @@
 """``gridwitness network run``: supervises the nodes of a network that are on this machine."""
 
+import fcntl
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.network.create import port_of
+from gateway.network.folder import LOOPBACK, WIDE, NetworkFolder, NodeEntry
+from gateway.network.program import find_checked
 from gateway.notify import Notifier
 from gateway.supervisor import AlreadyRunning, Phase, Supervisor
 from ledger.engine.comet.rpc import Rpc, RpcError
-from tools.cometbft import find_checked
 from tools.errors import CommandError
-from tools.network_folder import WIDE, NetworkFolder, NodeEntry
 
 _TICK_S = 0.1
 _HEALTH_S = 5.0
@@ -23,15 +26,19 @@ def run(network: NetworkFolder, names: Sequence[str]) -> int:
     """Run these nodes until a signal, or until none is left.
 
     Gives 0 after a signal, else what the nodes ended with: 2 where an application said that its
-    files do not let it start, 1 for everything else. Raises CommandError.
+    files do not let it start, 1 for everything else. Raises CommandError,
+    NetworkFolderError, ProgramError.
     """
     program = find_checked()
-    entries = [network.node(name) for name in names] or network.here()
-    if not entries:
-        raise CommandError(f"no node of {network.path} has its home here")
+    entries = [network.node(name) for name in names] or of_this_machine(network)
     for entry in entries:
         if not network.paths(entry.name).comet.is_dir():
             raise CommandError(f"the home of {entry.name} is not on this machine")
+    taken = [said for entry in entries for said in _taken_ports(network, entry)]
+    if taken:
+        # not 2: whoever has the port may go away
+        print(f"gridwitness: {taken[0]}", file=sys.stderr)
+        return 1
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -60,6 +67,64 @@ def run(network: NetworkFolder, names: Sequence[str]) -> int:
     if stop.is_set():
         _say("stopped")
     return max(supervisor.exit_code for supervisor in supervisors)
+
+
+def of_this_machine(network: NetworkFolder) -> list[NodeEntry]:
+    """Give the nodes that are here by their homes and by their addresses; raises CommandError.
+
+    A home alone says little: with a copied folder two machines would sign with one key.
+    """
+    homes = network.here()
+    if not homes:
+        raise CommandError(f"no node of {network.path} has its home here")
+    own = [entry for entry in homes if _is_own(entry.host)]
+    others = [entry for entry in homes if entry not in own]
+    told = ", ".join(f"{entry.name} is at {entry.host}" for entry in others)
+    if not own:
+        raise CommandError(
+            f"no address of this machine is a node's of {network.path} ({told}): name the node "
+            "that runs here, and nowhere else, with --node"
+        )
+    if others:
+        _say(f"not started, as it is no address of this machine: {told}")
+    return own
+
+
+def _is_own(host: str) -> bool:
+    """Tell whether a host is this machine: whether one can listen there."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def _taken_ports(network: NetworkFolder, entry: NodeEntry) -> list[str]:
+    """Say of each of a node's ports that somebody else has; nothing of a node that runs."""
+    lock = network.paths(entry.name).lock
+    if lock.exists():
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return []  # the supervisor says so
+    said = []
+    everywhere = "" if not entry.is_on_loopback else LOOPBACK
+    for what, host, address in (
+        ("peers", everywhere, entry.p2p),
+        ("RPC", LOOPBACK, entry.rpc),
+        ("CometBFT's figures", LOOPBACK, entry.metrics),
+        ("the application's figures", LOOPBACK, entry.application),
+    ):
+        port = port_of(address)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as e:
+                said.append(f"{entry.name}: port {port}, for {what}, cannot be had: {e.strerror}")
+    return said
 
 
 def _start(network: NetworkFolder, entry: NodeEntry, program: Path) -> Supervisor:

@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from gateway.network.folder import WIDE, NetworkFolder, NodeEntry
 from ledger.engine.comet.rpc import Rpc, RpcError
-from tools.network_folder import WIDE, NetworkFolder, NodeEntry
+from ledger.network import NetworkRules
 from tools.options import PipeConsole
 
 _TIMEOUT_S = 3
@@ -20,6 +21,7 @@ _PIPE_WIDTH = 160
 class NodeStatus:
     """One line of the table. What is not known is None; ``error`` then says why.
 
+    ``changes`` is the number of the network's changes that are in effect.
     ``app_hash`` is the one in the header at ``height``: after the block before it. The sizes are
     bytes on this machine's disk.
     """
@@ -32,6 +34,7 @@ class NodeStatus:
     lag: int | None = None
     catching_up: bool | None = None
     power: int | None = None
+    changes: int | None = None
     comet_bytes: int | None = None
     application_bytes: int | None = None
     error: str = ""
@@ -57,16 +60,30 @@ def _read_node(network: NetworkFolder, entry: NodeEntry) -> NodeStatus:
     rpc = Rpc(entry.rpc, _TIMEOUT_S)
     try:
         status = rpc.status()
+        if status.node_id != entry.id:
+            found.error = (
+                f"another node answers here, {status.node_id}: look for who has {entry.rpc}"
+            )
+            return found
         found.height = status.height
         found.app_hash = status.app_hash.hex()
         found.catching_up = status.catching_up
         found.power = status.validator.power
         found.peers = len(rpc.net_info())
+        found.changes = _changes(network, rpc)
     except RpcError as e:
         found.error = str(e)
     finally:
         rpc.close()
     return found
+
+
+def _changes(network: NetworkFolder, rpc: Rpc) -> int | None:
+    try:
+        value = rpc.query("network", b"").value
+    except RpcError:
+        return None
+    return NetworkRules.of(network.load_genesis()).load(value).changes
 
 
 def _size(folder: Path) -> int:
@@ -114,6 +131,9 @@ def _print(network: NetworkFolder, found: list[NodeStatus]) -> None:
             _size_text(status.application_bytes),
         )
     console.print(table)
+    changes = [status.changes for status in found if status.changes is not None]
+    if changes:
+        console.print(f"changes of the network in effect: {max(changes)}")
     for status in found:
         if status.error:
             console.print(f"{status.name}: {status.error}", soft_wrap=True)

@@ -5,11 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gateway.network.folder import has_control
+
 
 def named_path(text: str) -> Path:
     """Give the path that an option names; an empty one (``"$UNSET"``) is not the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("is empty: name a file or folder")
+    if has_control(text):
+        raise argparse.ArgumentTypeError(f"{text!r} has control characters: name another one")
     return Path(text)
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -93,7 +93,7 @@ def _play(plan: Plan, json_file: Path | None, extra: Extra | None) -> int:
     session = Session(plan)
     try:
         with SessionView(session, console) as view:
-            _run(session, view)
+            run_until_signal(lambda: session.run(view))
     except (SessionError, MeterError, BrokerError) as e:
         print(f"gridwitness: {e}", file=sys.stderr)
         return 1
@@ -112,15 +112,26 @@ def _play(plan: Plan, json_file: Path | None, extra: Extra | None) -> int:
         report.attacks += extra(session)
     report.seconds = round(time.monotonic() - started, 1)
     _print(console, report, audited)
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
-        except OSError as e:
-            raise CommandError(f"{json_file} cannot be written: {e.strerror}") from e
+    write_json(json_file, report.as_json())
     return 0 if _is_good(report) else 1
 
 
-def _run(session: Session, view: SessionView) -> None:
+def write_json(path: Path | None, value: object) -> None:
+    """Write what came out where a file is named; raises CommandError."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    except OSError as e:
+        raise CommandError(f"{path} cannot be written: {e.strerror}") from e
+
+
+def run_until_signal(work: Callable[[], Awaitable[object]]) -> None:
+    """Run what ``work`` gives to its end; the first Ctrl-C or signal cancels it.
+
+    Raises CancelledError or KeyboardInterrupt then, when everything it started has ended.
+    """
+
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -135,7 +146,7 @@ def _run(session: Session, view: SessionView) -> None:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop)
-        await session.run(view)
+        await work()
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from ledger.findings import moment
 from ledger.proof import MAX_PROOF_BYTES, UnknownProof, verify_proof
 from ledger.protocol.errors import ProtocolError
 from tools import trust
@@ -35,8 +36,22 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(f"the proof does NOT hold: {e}")
         return 1
+    judged = trusted.clock is not None
     if options.json:
-        print(json.dumps({"ok": True, **found.as_json()}, indent=2))
-    else:
-        print("\n".join(found.sentences()))
+        shown = {"ok": True, **found.as_json(), "age_judged": judged}
+        print(json.dumps({**shown, "keys_of": _keys(trusted)}, indent=2))
+        return 0
+    print("\n".join(found.sentences()))
+    if not judged:
+        print(
+            f"How old that header is was not judged (--trusting-period does): it is believed by the"
+            f" keys of {_keys(trusted)}, or who followed them."
+        )
     return 0
+
+
+def _keys(trusted: trust.Trust) -> str:
+    """Tell whose keys everything hangs on."""
+    if trusted.pin is not None:
+        return f"the validators of the trusted header at height {trusted.pin[0]}"
+    return f"the validators of the genesis of {moment(trusted.genesis.created)}"

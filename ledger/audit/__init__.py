@@ -1,7 +1,7 @@
 """The offline audit: everything re-done from genesis on what is stored.
 
-It needs the region's folder and nothing else: no service, no network, no key. It trusts the
-genesis alone, so pin its digest (``expected_genesis``) when the folder came from somebody else.
+It needs the folder of a region or a node and nothing else: no service, network or key. It trusts
+the genesis alone, so pin its digest (``expected_genesis``) when the folder came from somebody else.
 
 What it cannot see: that the newest blocks were cut off, in both chains alike. Ask a meter, another
 gateway or the wide area for a newer head.
@@ -9,18 +9,27 @@ gateway or the wide area for a newer head.
 
 import sqlite3
 import time
+from collections.abc import Callable
 
 from ledger.audit.regional import Progress, RegionalAudit
 from ledger.audit.report import REGIONAL, WIDE, AuditReport, Failure, Wrong, wrong
 from ledger.audit.stored import Stored
 from ledger.audit.wide import WideAudit
-from ledger.genesis import RegionGenesis
+from ledger.genesis import RegionGenesis, WideGenesis
 from ledger.region import RegionDirectory
 from ledger.regional import blocks as regional_blocks
+from ledger.regional.application import RegionalApplication
 from ledger.store import StoreError
 from ledger.wide import store as wide_store
 
-__all__ = ["AuditReport", "Failure", "audit"]
+__all__ = ["AuditReport", "Failure", "audit", "audit_wide"]
+
+Genesis = RegionGenesis | WideGenesis
+
+_NO_REGION = (
+    "no region's chain is here: whether the summaries are what the regions' records give is "
+    "unchecked"
+)
 
 
 def audit(
@@ -36,20 +45,51 @@ def audit(
     report; a folder without a readable genesis raises RegionError, and a disk without room for
     the working copy StoreError.
     """
-    start = time.monotonic()
     genesis = directory.load_genesis()
+
+    def check(report: AuditReport) -> None:
+        _check_digest(genesis, expected_genesis, REGIONAL)
+        _audit(directory, genesis, report, progress)
+
+    return _make_report(genesis, check)
+
+
+def audit_wide(directory: RegionDirectory, *, expected_genesis: bytes | None = None) -> AuditReport:
+    """Check the wide-area chain alone, as in a node's folder; raises as ``audit`` does.
+
+    What cannot be checked without the regions' chains, ``unchecked`` tells.
+    """
+    genesis = directory.load_wide_genesis()
+
+    def check(report: AuditReport) -> None:
+        _check_digest(genesis, expected_genesis, WIDE)
+        report.unchecked = _NO_REGION
+        stored = _open(directory, WIDE)
+        try:
+            _audit_wide(genesis, stored, None, report)
+        finally:
+            stored.close()
+
+    return _make_report(genesis, check)
+
+
+def _make_report(genesis: Genesis, check: Callable[[AuditReport], None]) -> AuditReport:
+    start = time.monotonic()
     report = AuditReport(genesis=genesis.digest.hex())
     try:
-        if expected_genesis is not None and expected_genesis != genesis.digest:
-            why = f"the genesis has digest {genesis.digest.hex()}, not {expected_genesis.hex()}"
-            raise wrong(REGIONAL, None, why)
-        _audit(directory, genesis, report, progress)
+        check(report)
     except Wrong as e:
         report.failure = e.failure
     except sqlite3.Error as e:
         raise StoreError(f"the audit cannot keep its working copy: {e}") from e
     report.seconds = time.monotonic() - start
     return report
+
+
+def _check_digest(genesis: Genesis, expected: bytes | None, chain: str) -> None:
+    if expected is not None and expected != genesis.digest:
+        why = f"the genesis has digest {genesis.digest.hex()}, not {expected.hex()}"
+        raise wrong(chain, None, why)
 
 
 def _audit(
@@ -67,7 +107,7 @@ def _audit(
         try:
             regional.run(progress)
             if wide is not None:
-                _audit_wide(directory, wide, regional, report)
+                _audit_wide(directory.load_wide_genesis(), wide, regional.app, report)
         finally:
             regional.close()
             stored.close()
@@ -77,9 +117,12 @@ def _audit(
 
 
 def _audit_wide(
-    directory: RegionDirectory, stored: Stored, regional: RegionalAudit, report: AuditReport
+    genesis: WideGenesis,
+    stored: Stored,
+    regional: RegionalApplication | None,
+    report: AuditReport,
 ) -> None:
-    wide = WideAudit(directory.load_wide_genesis(), stored, regional.app, report)
+    wide = WideAudit(genesis, stored, regional, report)
     try:
         wide.run()
     finally:

@@ -1,7 +1,7 @@
 """The wide-area chain, re-done from its genesis.
 
 What was kept goes through the same application again, block by block. The summaries of the region
-at hand are also made anew from its regional chain.
+at hand, if there is one, are also made anew from its regional chain.
 
 Where bodies of summaries were pruned, nothing can be re-done. Then every entry is held against the
 log and the state against the newest application hash, the bodies that are there are checked with
@@ -27,33 +27,33 @@ from ledger.store import Database
 from ledger.verify import Verifier
 from ledger.wide import codes
 from ledger.wide.application import WideApplication
-from ledger.wide.entries import Entry, decode_misbehaviour
+from ledger.wide.entries import SUMMARIES, Entry, decode_misbehaviour
 from ledger.wide.restore import kept_row, state_row
 from ledger.wide.store import TABLES
 from ledger.wide.summary import Summary
 
 _KEPT = "SELECT number, block, subject, place, code, digest, envelope FROM kept ORDER BY number"
-_PRUNED = "SELECT count(*) FROM kept WHERE envelope IS NULL AND code <= 22"
+_PRUNED = "SELECT count(*) FROM kept WHERE envelope IS NULL AND code NOT IN (26, 27)"
 
 
 class WideAudit:
     """Re-does one wide-area chain; raises Wrong at the first wrong thing.
 
-    ``regional`` is the region's chain as re-done before.
+    ``regional`` is the region's chain as re-done before; None where none is at hand.
     """
 
     def __init__(
         self,
         genesis: WideGenesis,
         stored: Stored,
-        regional: RegionalApplication,
+        regional: RegionalApplication | None,
         report: AuditReport,
     ) -> None:
         self._genesis = genesis
         self._stored = stored
         self._report = report
         self._regional = regional
-        self._windows = dict(regional.blocks.windows_after(0))
+        self._windows = {} if regional is None else dict(regional.blocks.windows_after(0))
         self._own = Database(None, TABLES)
         self.app = WideApplication(genesis, self._own, Verifier())
 
@@ -126,7 +126,7 @@ class WideAudit:
 
     def _check_row(self, height: int, row: Row, result: TxResult | None) -> None:
         number, raw = int(str(row[0])), row[6]
-        if result is not None and result.code not in (codes.OK, codes.CONFLICT):
+        if result is not None and result.code not in SUMMARIES:
             why = f"{codes.NAMES[result.code]}: {result.log}"
             raise wrong_record(WIDE, height, number, raw, why)
         entry = self.app.store.entry(number)
@@ -191,18 +191,19 @@ class WideAudit:
 
     def _check_own(self, height: int, number: int, entry: Entry, raw: object) -> None:
         """Check a summary of the region at hand against its regional chain, pruned or not."""
-        if entry.subject != self._regional.genesis.chain:
+        regional = self._regional
+        if regional is None or entry.subject != regional.genesis.chain:
             return
         if entry.place > self._report.blocks:
             why = f"the regional chain here has {self._report.blocks} signed blocks"
             raise wrong_record(WIDE, height, number, raw, why)
         blob = self._windows.get(entry.place)
-        if blob is None and self._regional.blocks.first_body() > 1:
+        if blob is None and regional.blocks.first_body() > 1:
             return  # begun from a snapshot, which has the newest window alone
         if blob is None:
             why = f"no window of the regional chain ends at block {entry.place}"
             raise wrong_record(WIDE, height, number, raw, why)
-        made = summarise(self._regional, entry.place, Aggregate.decode(blob), self._genesis.chain)
+        made = summarise(regional, entry.place, Aggregate.decode(blob), self._genesis.chain)
         if payload_digest(made.payload()) != entry.digest:
             why = "the regional chain gives another one"
             if isinstance(raw, bytes):

@@ -23,7 +23,7 @@ from ledger.engine.abci import (
 from ledger.genesis import RegionGenesis
 from ledger.keys import Signer
 from ledger.merkle import Log
-from ledger.network import FIRST_VERSION, validator_updates
+from ledger.network import FIRST_VERSION, check_ahead, timely, validator_updates
 from ledger.protocol import records
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.regional import codes, prune, queries, restore
@@ -40,11 +40,14 @@ from ledger.regional.closes import Closes, fold
 from ledger.regional.deliver import Delivery, Pending
 from ledger.regional.kinds import Entry, MemberRecord, Record
 from ledger.regional.state import State
+from ledger.regional.waiting import Stored
 from ledger.snapshot import BadSnapshot, Row
 from ledger.store import Database
 from ledger.verify import Verifier
 
 __all__ = ["TABLES", "RegionalApplication"]
+
+SIGNED_AT_ONCE = 500
 
 
 class RegionalApplication:
@@ -93,11 +96,13 @@ class RegionalApplication:
 
     def _reload_waiting(self) -> None:
         self._pending, self._closes = Pending(), Closes()
-        for raw in self.blocks.pending():
+        stored = []
+        for position, raw in self.blocks.pending():
             envelope, record = self.delivery.open(raw)
             assert not isinstance(record, records.Close)
             self._pending.add((envelope, record))
-        self._written = self._pending, len(self._pending.entries)
+            stored.append((position, envelope))
+        self._stored = Stored(stored)
         closes, convictions = self.blocks.waiting()
         for raw in closes:
             envelope, record = self.delivery.open(raw)
@@ -149,6 +154,7 @@ class RegionalApplication:
         try:
             envelope, record = self.delivery.open(tx)
             self._check(envelope, record)
+            check_ahead(record, self._committed.last_block_height + 1)
         except Refused as refused:
             return refused.result
         return TxResult(codes.OK)
@@ -167,7 +173,9 @@ class RegionalApplication:
         """
         if self._committed.app_version not in self.VERSIONS:
             return []
-        chosen = base.fitting(sorted(txs, key=self._is_close), max_tx_bytes)
+        block = self._committed.last_block_height + 1
+        in_time = timely(self.delivery.open, txs, block)
+        chosen = base.fitting(sorted(in_time, key=self._is_close), max_tx_bytes)
         results = self._try(chosen)
         return [tx for tx, result in zip(chosen, results, strict=True) if result.code == codes.OK]
 
@@ -177,7 +185,8 @@ class RegionalApplication:
         So is one whose rules this program does not have.
         """
         known = self._version_at(height) in self.VERSIONS
-        return known and all(result.code == codes.OK for result in self._try(txs))
+        good = known and timely(self.delivery.open, txs, height) == txs
+        return good and all(result.code == codes.OK for result in self._try(txs, whole=True))
 
     def finalize_block(
         self, height: int, txs: Sequence[bytes], decision: Decision = ALONE
@@ -286,8 +295,12 @@ class RegionalApplication:
         return self._made
 
     def sign_heads(self, signer: Signer) -> list[int]:
-        """Sign and keep the heads that this gateway has not signed yet; gives their heights."""
-        unsigned = self.blocks.unsigned_heads()
+        """Sign and keep the newest heads that this gateway has not signed; gives their heights.
+
+        Not all at once: a node that began from a snapshot has years of them, and a chain that
+        waits for it.
+        """
+        unsigned = self.blocks.unsigned_heads(SIGNED_AT_ONCE)
         if unsigned:
             with self._database.transaction():
                 for height, payload in unsigned:
@@ -315,14 +328,19 @@ class RegionalApplication:
         except Refused:
             return False
 
-    def _try(self, txs: list[bytes]) -> tuple[TxResult, ...]:
+    def _try(self, txs: list[bytes], *, whole: bool = False) -> list[TxResult]:
+        """Give what a block would make of each; ``whole``: up to the first that is refused."""
         if self._database.connection.in_transaction:
             self._undo()
         made, height = self._made, self.height
         waiting, closes = len(self._pending.entries), self._closes.copy()
         self._database.begin()
         try:
-            results = tuple(self._deliver(tx) for tx in txs)
+            results: list[TxResult] = []
+            for tx in txs:
+                results.append(self._deliver(tx))
+                if whole and results[-1].code != codes.OK:
+                    break
         except BaseException:
             self._undo()
             raise
@@ -407,7 +425,8 @@ class RegionalApplication:
         return self.delivery.round_of(record) if isinstance(record, MemberRecord) else 0
 
     def _note_horizon(self) -> None:
-        """Records of older blocks are no evidence any more, whatever is stored (SPEC 11.4)."""
+        """Tell the rules which blocks are beyond evidence, and which rounds far (SPEC 11.4)."""
+        self.delivery.last_round = self.last_round
         if self.last_round is not None:
             first = restore.horizon_height(self.blocks, self.genesis, self.last_round)
             self.delivery.horizon_height = first
@@ -463,14 +482,7 @@ class RegionalApplication:
         self._write_waiting()
 
     def _write_waiting(self) -> None:
-        written, count = self._written
-        if written is not self._pending:
-            count = 0
-        fresh = self._pending.entries[count:]
-        # only what came since the last block: on a busy chain thousands of records wait
-        if fresh or not count:
-            self.blocks.put_pending([envelope.raw for envelope, _ in fresh], count)
-        self._written = self._pending, len(self._pending.entries)
+        self._stored.write(self.blocks, self._pending.entries)
         closes = [envelope.raw for envelope in self._closes.envelopes()]
         found = [encode_misbehaviour(misbehaviour) for misbehaviour in self._convictions]
         self.blocks.put_waiting(closes, found)

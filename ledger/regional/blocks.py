@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS heads (
     payload BLOB NOT NULL, envelope BLOB);
 CREATE UNIQUE INDEX IF NOT EXISTS heads_digest ON heads (digest);
 CREATE INDEX IF NOT EXISTS heads_round ON heads (round);
+CREATE INDEX IF NOT EXISTS heads_unsigned ON heads (height) WHERE envelope IS NULL;
 CREATE TABLE IF NOT EXISTS slots (
     slot INTEGER, id INTEGER, PRIMARY KEY (slot, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (
@@ -161,12 +162,13 @@ class Blocks(ChainStore):
         row = self._sql.execute("SELECT envelope FROM heads WHERE height=?", (height,)).fetchone()
         return None if row is None or row[0] is None else bytes(row[0])
 
-    def unsigned_heads(self) -> list[tuple[int, bytes]]:
-        """Give (height, payload) of heads that this gateway has not signed yet."""
+    def unsigned_heads(self, most: int) -> list[tuple[int, bytes]]:
+        """Give (height, payload) of the newest heads that this gateway has not signed, rising."""
         rows = self._sql.execute(
-            "SELECT height, payload FROM heads WHERE envelope IS NULL ORDER BY height"
+            "SELECT height, payload FROM heads WHERE envelope IS NULL ORDER BY height DESC LIMIT ?",
+            (most,),
         )
-        return [(height, bytes(payload)) for height, payload in rows]
+        return [(height, bytes(payload)) for height, payload in rows][::-1]
 
     def put_head_envelope(self, height: int, envelope: bytes) -> None:
         """Keep a head's signature."""
@@ -315,12 +317,13 @@ class Blocks(ChainStore):
         row = self.last_window_row()
         return None if row is None else row[1]
 
-    def pending(self) -> list[bytes]:
-        """Give the records that wait for a close, in the order of delivery."""
+    def pending(self) -> list[tuple[int, bytes]]:
+        """Give (position, envelope) of records that wait for a close, in the order of delivery."""
         rows = self._sql.execute(
-            "SELECT envelope FROM pending WHERE position<? ORDER BY position", (WAITING_CLOSES,)
+            "SELECT position, envelope FROM pending WHERE position<? ORDER BY position",
+            (WAITING_CLOSES,),
         )
-        return [bytes(row[0]) for row in rows]
+        return [(int(position), bytes(envelope)) for position, envelope in rows]
 
     def waiting(self) -> tuple[list[bytes], list[bytes]]:
         """Give what else waits for a close: gateways' orders, and misbehaviour."""
@@ -384,11 +387,13 @@ class Blocks(ChainStore):
         self._sql.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", kept)
 
     def put_pending(self, envelopes: list[bytes], first: int = 0) -> None:
-        """Replace the records that wait for a close, from number ``first`` on."""
-        self._sql.execute(
-            "DELETE FROM pending WHERE position>=? AND position<?", (first, WAITING_CLOSES)
-        )
+        """Add records that wait for a close, from position ``first`` on."""
         self._put_at(first, envelopes)
+
+    def drop_pending(self, positions: list[int]) -> None:
+        """Take out records that wait for a close no more."""
+        rows = [(position,) for position in positions]
+        self._sql.executemany("DELETE FROM pending WHERE position=?", rows)
 
     def put_waiting(self, closes: list[bytes], misbehaviour: list[bytes]) -> None:
         """Replace what else waits for a close."""

@@ -5,6 +5,8 @@ A second payload for a slot is let in as evidence: the close suspends its signer
 a gateway signed and that is not the chain's.
 """
 
+from collections.abc import Sequence
+
 from ledger import genesis as genesis_module
 from ledger.engine.abci import Refused
 from ledger.genesis import RegionGenesis
@@ -22,6 +24,12 @@ from ledger.verify import Verifier
 __all__ = ["Delivery", "Entry", "Pending", "Record", "SlotKey", "slot_is_free", "slot_key"]
 
 MAX_PENDING_A_SIGNER = 128
+MAX_FAR_A_SIGNER = 16
+"""Records of a signer whose rounds are far ahead: they wait for as long as nobody goes there.
+
+A replay that skips years brings a reading and a ballot of each round, and closes the first of them
+soon; then the others are near.
+"""
 _MAX_PENDING = 1 << 20  # what a block's record ids can number
 
 
@@ -38,13 +46,13 @@ class Pending:
         self.accumulator = bytes(records.DIGEST_BYTES)
         self.accused: set[bytes] = set()
         """The gateways against whom evidence waits."""
-        self._of_signer: dict[bytes, int] = {}
+        self._of_signer: dict[bytes, list[Record]] = {}
         self._accumulators: list[bytes] = []
 
     def add(self, entry: Entry) -> None:
         """Take a record in."""
         envelope, record = entry
-        self._of_signer[envelope.kid] = self._of_signer.get(envelope.kid, 0) + 1
+        self._of_signer.setdefault(envelope.kid, []).append(record)
         self.entries.append(entry)
         if isinstance(record, records.Head):
             self.accused.add(envelope.kid)
@@ -56,15 +64,19 @@ class Pending:
         """Keep the first ``count`` records only, as if the others had never come."""
         while len(self.entries) > count:
             envelope, record = self.entries.pop()
-            self._of_signer[envelope.kid] -= 1
+            self._of_signer[envelope.kid].pop()
             self.slots[slot_key(envelope, record)].pop()
             if isinstance(record, records.Head):
                 self.accused.discard(envelope.kid)
             self.accumulator = self._accumulators.pop()
 
+    def of_signer(self, signer: bytes) -> Sequence[Record]:
+        """Give the records of a signer that wait."""
+        return self._of_signer.get(signer, ())
+
     def check_room(self, signer: bytes) -> None:
         """Check that one more record of a signer may wait; raises Refused."""
-        if self._of_signer.get(signer, 0) >= MAX_PENDING_A_SIGNER:
+        if len(self.of_signer(signer)) >= MAX_PENDING_A_SIGNER:
             raise Refused(codes.FULL, "too many records of this signer wait for a close")
         if len(self.entries) >= _MAX_PENDING:
             raise Refused(codes.FULL, "too many records wait for a close")
@@ -93,6 +105,8 @@ class Delivery:
         self.network = NetworkRules.of(genesis)
         self.horizon_height = 0
         """The first block whose records can still be evidence (SPEC 11.4)."""
+        self.last_round: int | None = None
+        """The last round that was closed."""
 
     def closers(self) -> list[bytes]:
         """Give the addresses of the gateways whose orders count, in the genesis' order."""
@@ -156,7 +170,17 @@ class Delivery:
         if isinstance(record, records.Ballot) and self.named_height(record) is None:
             raise Refused(codes.UNKNOWN_PARENT, "the ballot names a head that is not in this chain")
         self._check_slot(envelope, record, member, pending)
+        if self._is_far(record):
+            far = sum(self._is_far(other) for other in pending.of_signer(envelope.kid))
+            if far >= MAX_FAR_A_SIGNER:
+                raise Refused(codes.FULL, "too many records of this signer wait for far rounds")
         return member.public_key
+
+    def _is_far(self, record: Record) -> bool:
+        """Tell whether a record's round is an epoch's length or more after the last one closed."""
+        if self.last_round is None or not isinstance(record, MemberRecord):
+            return False
+        return self.round_of(record) > self.last_round + rounds.EPOCH_ROUNDS
 
     def round_of(self, record: MemberRecord) -> int:
         """Give the round that a record belongs to."""

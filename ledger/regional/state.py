@@ -17,10 +17,14 @@ from ledger.trie import Proof, Trie
 _MEMBER = b"m"
 _OPEN = b"o"
 _APPROVAL = b"a"
-_GATEWAY = b"g"
+GATEWAY_PREFIX = b"g"
 REGISTRY_KEY = b"r"
 MAX_GAPS = 8
 _END_OF_BOOT = 0xFFFFFFFF
+
+MOST_KEY_BYTES = 33
+_MOST_MEMBER_BYTES = 1024  # eight gaps, a register and the rest come to less than half of it
+_MOST_LEAF_BYTES = 1 << 19
 
 Slot = tuple[int, int]
 Register = tuple[int, int | None, int | None]
@@ -285,7 +289,7 @@ class State:
         self.members = Table(_MEMBER, Member.decode)
         self.open = Table(_OPEN, OpenReading.decode)
         self.approvals = Table(_APPROVAL, Approval.decode)
-        self.convicted = Table(_GATEWAY, Convicted.decode)
+        self.convicted = Table(GATEWAY_PREFIX, Convicted.decode)
         self.registry = Registry()
         self.network: bytes | None = None
         self.clusters: dict[str, list[bytes]] = {}
@@ -411,3 +415,13 @@ class State:
 def member_key(address: bytes) -> bytes:
     """Give the trie key of a member."""
     return _MEMBER + address
+
+
+def most_bytes(key: bytes) -> int:
+    """Give how long a leaf's value can become, roughly.
+
+    A vote on an open reading takes 20 bytes, and a whole cluster may vote on it; what operators
+    approve of the network adds up.
+    """
+    small = key[:1] in (_MEMBER, GATEWAY_PREFIX, REGISTRY_KEY)
+    return _MOST_MEMBER_BYTES if small else _MOST_LEAF_BYTES

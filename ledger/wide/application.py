@@ -7,6 +7,10 @@ figures, but it is evidence that the gateway told two stories, so the first one 
 kept in the log and marks the region's leaf. Its result is CONFLICT; ``check_tx`` lets it in, for
 only a block can keep it. The engine's evidence against a validator is kept too.
 
+Where a region has several gateways, a summary takes effect when more than half of them have handed
+in the same payload. Until then each one's newest offer waits in the state, and is kept in the log
+as what it is, so that whoever re-does the chain from the log finds every state again.
+
 Left out: whether a summary is true. Its region's chain shows that (``ledger.audit``), and the log
 root in it lets anybody ask for proofs of single readings.
 """
@@ -34,10 +38,11 @@ from ledger.network import (
     NetworkRules,
     NetworkState,
     RegionGateways,
-    decode_record,
+    check_ahead,
+    timely,
     validator_updates,
 )
-from ledger.protocol import cbor, records
+from ledger.protocol import cbor
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.protocol.errors import BadSignature, MalformedRecord
 from ledger.snapshot import BadSnapshot, Row
@@ -45,13 +50,25 @@ from ledger.store import Database
 from ledger.verify import Verifier
 from ledger.wide import codes, restore
 from ledger.wide.entries import (
+    SUMMARIES,
     Entry,
     encode_misbehaviour,
     entry_of_approval,
     entry_of_misbehaviour,
     entry_of_summary,
 )
-from ledger.wide.state import GENESIS_KEY, LOG_KEY, Region, State, gateways_key, region_key
+from ledger.wide.rules import check_new, decode, is_kept
+from ledger.wide.state import (
+    GENESIS_KEY,
+    LOG_KEY,
+    Offers,
+    Region,
+    State,
+    gateways_key,
+    majority,
+    offers_key,
+    region_key,
+)
 from ledger.wide.store import TABLES, WideStore
 from ledger.wide.summary import Summary
 
@@ -59,6 +76,7 @@ __all__ = ["TABLES", "WideApplication"]
 
 _PLACE_BYTES = 8
 _NOTE_EVERY_S = 3600
+_OF_REGION = {"region": region_key, "gateways": gateways_key, "offers": offers_key}
 
 
 class WideApplication:
@@ -130,6 +148,7 @@ class WideApplication:
         """
         try:
             _, record = self._check(tx, self._coming)
+            check_ahead(record, self.height + 1)
         except Refused as refused:
             return refused.result
         if isinstance(record, Summary):
@@ -143,7 +162,7 @@ class WideApplication:
         """
         if self._committed.app_version not in self.VERSIONS:
             return []
-        chosen = base.fitting(txs, max_tx_bytes)
+        chosen = base.fitting(timely(self._open, txs, self.height + 1), max_tx_bytes)
         return [tx for tx, kept in zip(chosen, self._try(chosen), strict=True) if kept]
 
     def process_proposal(self, height: int, txs: list[bytes]) -> bool:
@@ -151,7 +170,8 @@ class WideApplication:
 
         So is one whose rules this program does not have.
         """
-        good = self.network.version_at(height) in self.VERSIONS and all(self._try(txs))
+        known = self.network.version_at(height) in self.VERSIONS
+        good = known and timely(self._open, txs, height) == txs and all(self._try(txs, whole=True))
         if good:
             records_ = (self._open(tx)[1] for tx in txs)
             self._coming.update((r.region, r.to_height) for r in records_ if isinstance(r, Summary))
@@ -208,6 +228,8 @@ class WideApplication:
                       proof: the trie's
         ``gateways``  key: a region's id; value: [gateway key, ...] that operators gave it, None if
                       they gave none and the genesis holds; proof: the trie's
+        ``offers``    key: a region's id; value: what its gateways offer (``state.Offers``), None
+                      where it never had several that did; proof: the trie's
         ``summary``   key: region id || to-height in 8 bytes, big-endian; value: the envelope of the
                       summary that ends there, None where it was pruned; proof: [leaf ``l``, its
                       trie proof, number, path, entry]; [] and no value where there is none
@@ -217,9 +239,8 @@ class WideApplication:
                       left out is found missing by no one who does not know of it
         """
         region = key[: len(self._chain)]
-        if path in ("region", "gateways") and len(key) == len(self._chain):
-            leaf = region_key(key) if path == "region" else gateways_key(key)
-            return self._leaf(leaf)
+        if path in _OF_REGION and len(key) == len(self._chain):
+            return self._leaf(_OF_REGION[path](key))
         if path == "network" and not key:
             return self._leaf(NETWORK_KEY)
         if path == "regions" and not key:
@@ -244,6 +265,10 @@ class WideApplication:
         if value is None:
             return self._gateways.get(region)
         return addresses(tuple(cbor.loads(value)))
+
+    def is_settled(self, payload: bytes) -> bool:
+        """Tell whether a summary is in effect or its region's evidence; raises MalformedRecord."""
+        return is_kept(self.state, self.store, payload, Summary.decode(payload))
 
     def _leaf(self, key: bytes) -> Answer:
         return self._answer(self.state.get(key), self.state.prove(key).encode())
@@ -324,16 +349,21 @@ class WideApplication:
             raise ValueError(f"block {height} comes after block {self.height}")
         base.check_rules(height, self.network.version_at(height), self.VERSIONS)
 
-    def _try(self, txs: list[bytes]) -> list[bool]:
-        """Tell of each transaction whether a block would keep it."""
+    def _try(self, txs: list[bytes], *, whole: bool = False) -> list[bool]:
+        """Tell of each if a block would keep it; ``whole``: up to the first that it would not."""
         if self._database.connection.in_transaction:
             self._undo()
         self._database.begin()
         try:
-            results = [self._deliver(tx, self.height + 1) for tx in txs]
+            kept: list[bool] = []
+            for tx in txs:
+                code = self._deliver(tx, self.height + 1).code
+                kept.append(code in SUMMARIES)
+                if whole and not kept[-1]:
+                    break
         finally:
             self._undo()
-        return [result.code in (codes.OK, codes.CONFLICT) for result in results]
+        return kept
 
     def _undo(self) -> None:
         self._database.rollback()
@@ -366,17 +396,34 @@ class WideApplication:
 
     def _take_summary(self, envelope: Envelope, summary: Summary, block: int) -> TxResult:
         region = self.state.region(summary.region)
+        count = len(self.gateways(summary.region) or ())
         if summary.from_height == region.to_height:
-            result = TxResult(codes.OK)
-            region = region.after(envelope.payload, summary)
-            self.store.put_summary(summary.region, summary.to_height, self._number)
+            code, log = self._settle_or_offer(envelope, summary, region, majority(count))
         else:
+            code = codes.CONFLICT
             log = f"heights up to {region.to_height} are reported otherwise: kept as evidence"
-            result = TxResult(codes.CONFLICT, log)
+            if count > 1:
+                log += f" against gateway {envelope.kid.hex()}"
             region = region.contradicted_by(envelope.payload)
-        self.state.put(region_key(summary.region), region.encode())
-        self._keep(block, entry_of_summary(envelope.payload, summary, result.code), envelope.raw)
-        return result
+            self.state.put(region_key(summary.region), region.encode())
+        entry = entry_of_summary(envelope, summary, code, several=count > 1)
+        self._keep(block, entry, envelope.raw)
+        return TxResult(code, log)
+
+    def _settle_or_offer(
+        self, envelope: Envelope, summary: Summary, region: Region, needed: int
+    ) -> tuple[int, str]:
+        """Put a summary in effect when ``needed`` gateways hand it in; gives its code and a log."""
+        offers = self.state.offers(summary.region)
+        digest = payload_digest(envelope.payload)
+        offers = offers.after(envelope.kid, digest)
+        if offers.count(digest) < needed:
+            self.state.put_offers(summary.region, offers)
+            return codes.OFFERED, f"{offers.count(digest)} of {needed} gateways offer this summary"
+        self.state.put_offers(summary.region, Offers())
+        self.state.put(region_key(summary.region), region.after(envelope.payload, summary).encode())
+        self.store.put_summary(summary.region, summary.to_height, self._number)
+        return codes.OK, ""
 
     def _take_approval(self, envelope: Envelope, change: NetworkChange, block: int) -> TxResult:
         network, in_force = self.network_rules.approve(self.network, envelope, change)
@@ -384,6 +431,7 @@ class WideApplication:
         if in_force is not None and isinstance(in_force.what, RegionGateways):
             given = in_force.what
             self.state.put(gateways_key(given.chain), cbor.dumps(list(given.gateways)))
+            self.state.put_offers(given.chain, Offers())
         self._keep(block, entry_of_approval(envelope, change), envelope.raw)
         told = "is in force" if in_force is not None else "waits for more operators"
         return TxResult(codes.OK, f"network change {change.number} {told}")
@@ -429,7 +477,7 @@ class WideApplication:
     def _open(self, tx: bytes) -> tuple[Envelope, Summary | NetworkChange]:
         """Take a transaction apart; raises Refused."""
         try:
-            return self._verifier.open(tx, _decode)
+            return self._verifier.open(tx, decode)
         except MalformedRecord as e:
             raise Refused(codes.MALFORMED, str(e)) from None
 
@@ -448,47 +496,5 @@ class WideApplication:
         region = self.state.region(summary.region)
         ahead = summary.from_height > region.to_height
         if not (ahead and (summary.region, summary.from_height) in coming):
-            self._check_new(envelope.payload, summary, region)
+            check_new(self.state, self.store, envelope, summary, several=len(gateways) > 1)
         return key
-
-    def _check_new(self, payload: bytes, summary: Summary, region: Region) -> None:
-        if summary.from_height > region.to_height:
-            log = f"the next summary of this region starts after height {region.to_height}"
-            raise Refused(codes.GAP, log)
-        if summary.from_height == region.to_height:
-            _check_forward(summary, region)
-        elif self._is_kept(payload_digest(payload), summary, region):
-            raise Refused(codes.DUPLICATE, "the summary is in the chain")
-        elif region.conflict is not None:
-            raise Refused(codes.KNOWN_CONFLICT, "this region has contradicted itself before")
-
-    def _is_kept(self, digest: bytes, summary: Summary, region: Region) -> bool:
-        if digest == region.conflict:
-            return True
-        number = self.store.find(summary.region, summary.to_height)
-        entry = None if number is None else self.store.entry(number)
-        return entry is not None and entry.digest == digest
-
-
-def _decode(payload: bytes) -> Summary | NetworkChange:
-    """Take the payload of a transaction apart; raises MalformedRecord or Refused."""
-    kind, chain, fields = records.split(payload)
-    if kind == records.NETWORK_CHANGE:
-        return decode_record(payload)
-    if kind == records.SUMMARY:
-        return Summary.parse(chain, fields)
-    raise MalformedRecord(f"record type {kind} is no transaction of this chain")
-
-
-def _check_forward(summary: Summary, region: Region) -> None:
-    """Refuse a summary that takes back what its region has reported; raises Refused.
-
-    That the log does not shrink follows from its size being the to-height.
-    """
-    if summary.from_round <= region.to_round:
-        raise Refused(codes.BACKWARDS, f"rounds up to {region.to_round} are reported")
-    if summary.witnessed_height < region.witnessed_height:
-        raise Refused(codes.BACKWARDS, "the witnessed height goes back")
-    same_height = region.summaries and summary.witnessed_height == region.witnessed_height
-    if same_height and summary.witnessed_digest != region.witnessed_digest:
-        raise Refused(codes.BACKWARDS, "another head than before is witnessed at the same height")

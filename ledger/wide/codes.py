@@ -16,6 +16,8 @@ CONFLICT = 22
 BACKWARDS = 23
 KNOWN_CONFLICT = 24
 UNKNOWN_QUERY = 25
+OFFERED = 28
+TOO_MANY_OFFERS = 29
 # of entries in the log; no transaction has them as its result
 NETWORK_CHANGE = 26
 MISBEHAVIOUR = 27
@@ -37,4 +39,6 @@ NAMES = {
     UNKNOWN_QUERY: "unknown-query",
     NETWORK_CHANGE: "network-change",
     MISBEHAVIOUR: "misbehaviour",
+    OFFERED: "offered",
+    TOO_MANY_OFFERS: "too-many-offers",
 }

@@ -9,12 +9,12 @@ from typing import Any
 
 from ledger import trie
 from ledger.network import NETWORK_KEY
-from ledger.protocol import cbor, merkle
+from ledger.protocol import cbor, merkle, records
 from ledger.protocol.cose import Envelope, payload_digest
 from ledger.protocol.errors import BadProof, MalformedRecord
 from ledger.wide import codes
 from ledger.wide.entries import Entry
-from ledger.wide.state import LOG_KEY, gateways_key, region_key
+from ledger.wide.state import LOG_KEY, gateways_key, offers_key, region_key
 
 
 def verify_region(app_hash: bytes, region: bytes, value: bytes | None, proof: list[Any]) -> None:
@@ -32,11 +32,19 @@ def verify_gateways(app_hash: bytes, region: bytes, value: bytes | None, proof: 
     trie.verify(app_hash, gateways_key(region), value, trie.Proof.decode(proof))
 
 
+def verify_offers(app_hash: bytes, region: bytes, value: bytes | None, proof: list[Any]) -> None:
+    """Check what a region's gateways offer, or that there never was any; raises BadProof.
+
+    An offer is no summary in effect.
+    """
+    trie.verify(app_hash, offers_key(region), value, trie.Proof.decode(proof))
+
+
 def verify_kept(app_hash: bytes, value: bytes | None, proof: list[Any]) -> Entry:
     """Check that something is kept in the chain; gives its entry, raises BadProof.
 
     ``value`` None is something whose body was pruned: the entry is proved all the same. Read the
-    entry's code: what contradicts a summary in effect is kept as well.
+    entry's code: what contradicts a summary in effect, or was offered only, is kept as well.
     """
     if type(proof) is not list or len(proof) != 5:
         raise BadProof("the proof of something kept is a list of five")
@@ -44,11 +52,12 @@ def verify_kept(app_hash: bytes, value: bytes | None, proof: list[Any]) -> Entry
     trie.verify(app_hash, LOG_KEY, leaf, trie.Proof.decode(leaf_proof))
     if leaf is None:
         raise BadProof("the log is empty")
-    size, root = cbor.loads(leaf)  # proved, so it is what the application wrote
     if type(data) is not bytes:
         raise BadProof("an entry is bytes")
-    merkle.verify_inclusion(root, data, index, size, path)
     try:
+        # proved, yet by whom the caller judges only afterwards, maybe
+        size, root = records.array(cbor.loads(leaf), 2, 2, "log")
+        merkle.verify_inclusion(root, data, index, size, path)
         entry = Entry.decode(data)
         if value is not None and _digest(value, entry.code) != entry.digest:
             raise BadProof("the entry is of something else")

@@ -14,9 +14,9 @@ from ledger.genesis import WideGenesis, addresses
 from ledger.merkle import Log
 from ledger.network import NETWORK_KEY, NetworkRules, RegionGateways, decode_record
 from ledger.protocol import cbor, records
-from ledger.protocol.cose import Envelope
+from ledger.protocol.cose import MAX_RECORD_BYTES, Envelope
 from ledger.protocol.errors import MalformedRecord
-from ledger.snapshot import BadSnapshot, Row, fields
+from ledger.snapshot import BadSnapshot, Row, StateRoom, fields
 from ledger.verify import Verifier
 from ledger.wide import codes
 from ledger.wide.entries import (
@@ -28,13 +28,25 @@ from ledger.wide.entries import (
     entry_of_misbehaviour,
     entry_of_summary,
 )
-from ledger.wide.state import GENESIS_KEY, LOG_KEY, State, gateways_key, region_key
+from ledger.wide.state import (
+    GENESIS_KEY,
+    LOG_KEY,
+    MOST_OFFERS,
+    Offers,
+    State,
+    gateways_key,
+    majority,
+    offers_key,
+    region_key,
+)
 from ledger.wide.store import WideStore
 from ledger.wide.summary import Summary
 
 _STATE = 1
 _KEPT = 2
-_MOST_LEAVES = 1 << 20
+_MOST_KEY_BYTES = 1 + records.CHAIN_BYTES
+_MOST_REGION_BYTES = 1024  # sixteen gateways' keys or offers, fifteen numbers and digests
+_MOST_NETWORK_BYTES = 1 << 19  # validators, and what operators approve adds up
 _LEAF_FIELDS = 15
 
 
@@ -61,6 +73,8 @@ class Walk:
         self._gateways = {region: addresses(keys) for region, keys in genesis.regions}
         self._given: dict[bytes, bytes] = {}
         self._regions: dict[bytes, _Reported] = {}
+        # at most one a gateway in force, and 16 of those a region
+        self._offers: dict[bytes, Offers] = {}
 
     def take(self, entry: Entry, body: bytes | None) -> None:
         """Check the next entry; raises a ProtocolError."""
@@ -84,6 +98,7 @@ class Walk:
         if self._network != self._first_network:
             expected[NETWORK_KEY] = self._network.encode()
         expected |= {gateways_key(region): value for region, value in self._given.items()}
+        expected |= {offers_key(region): held.encode() for region, held in self._offers.items()}
         for key, value in expected.items():
             if state.get(key) != value:
                 raise MalformedRecord(f"the state's leaf {key.hex()} is another one")
@@ -94,34 +109,61 @@ class Walk:
             raise MalformedRecord("the state has a leaf that no entry makes")
 
     def _take_summary(self, entry: Entry, body: bytes | None) -> None:
-        gateways = self._gateways.get(entry.subject)
+        gateways = self._gateways.get(entry.region)
         if gateways is None:
             raise MalformedRecord("a summary of an unknown region")
-        region = self._regions.setdefault(entry.subject, _Reported())
+        region = self._regions.get(entry.region, _Reported())
         if body is not None:
             self._check_summary(entry, body, gateways, region)
+        if entry.gateway and (len(gateways) == 1 or entry.gateway not in gateways):
+            raise MalformedRecord("an entry names a gateway that the region does not have")
+        if entry.code == codes.OFFERED:
+            self._take_offer(entry, region, majority(len(gateways)))
+            return
+        self._regions[entry.region] = region
         if entry.code == codes.CONFLICT:
+            if len(gateways) > 1 and not entry.gateway:
+                raise MalformedRecord("a conflict of one gateway of several does not say which")
             if region.conflict is not None or not region.summaries:
                 raise MalformedRecord("a conflict that the rules do not keep")
             region.conflict = entry.digest
         elif entry.place <= region.to_height:
             raise MalformedRecord("a region's heights run back")
         else:
+            offers = self._offers.get(entry.region, Offers())
+            if offers.count(entry.digest) != majority(len(gateways)) - 1:
+                raise MalformedRecord("a summary in effect that no majority of gateways handed in")
+            if offers.rows:
+                self._offers[entry.region] = Offers()
             region.summaries += 1
             region.to_height, region.last = entry.place, entry.digest
+
+    def _take_offer(self, entry: Entry, region: _Reported, needed: int) -> None:
+        offers = self._offers.get(entry.region, Offers())
+        newest, times = offers.of(entry.gateway)
+        if entry.place <= region.to_height or newest == entry.digest or times >= MOST_OFFERS:
+            raise MalformedRecord("an offer that the rules do not keep")
+        offers = offers.after(entry.gateway, entry.digest)
+        if offers.count(entry.digest) >= needed:
+            raise MalformedRecord("an offer that makes a majority is in effect")
+        self._offers[entry.region] = offers
 
     def _check_summary(
         self, entry: Entry, body: bytes, gateways: dict[bytes, bytes], region: _Reported
     ) -> None:
         envelope = Envelope.parse(body)
         summary = Summary.decode(envelope.payload)
-        _check_same(entry, entry_of_summary(envelope.payload, summary, entry.code))
+        made = entry_of_summary(envelope, summary, entry.code, several=len(gateways) > 1)
+        _check_same(entry, made)
         key = gateways.get(envelope.kid)
         if summary.chain != self._chain or key is None:
             raise MalformedRecord("a summary of another chain, or not of the region's gateway")
         continues = summary.from_height == region.to_height
-        if continues != (entry.code == codes.OK) or summary.from_height > region.to_height:
+        if continues != (entry.code != codes.CONFLICT) or summary.from_height > region.to_height:
             raise MalformedRecord("a summary does not begin where its region's last one ends")
+        offered, _ = self._offers.get(entry.region, Offers()).of(envelope.kid)
+        if entry.code == codes.OK and offered == entry.digest:
+            raise MalformedRecord("a majority is counted with one gateway twice")
         self._verifier.check(envelope, key)
 
     def _take_approval(self, entry: Entry, body: bytes) -> None:
@@ -138,6 +180,8 @@ class Walk:
             given = in_force.what
             self._gateways[given.chain] = addresses(given.gateways)
             self._given[given.chain] = cbor.dumps(list(given.gateways))
+            if given.chain in self._offers:
+                self._offers[given.chain] = Offers()
 
 
 def _check_same(entry: Entry, made: Entry) -> None:
@@ -197,7 +241,10 @@ def restore(
         raise BadSnapshot("the state is not that of the application hash")
     walk = Walk(genesis, verifier)
     log = Log(store)
+    size = _log_size(state)
     for row in joined(first, rows):
+        if log.size >= size:
+            raise BadSnapshot("there are more entries than the state's log has")
         _take_kept(store, log, walk, height, row)
     leaf = cbor.dumps([log.size, log.root()]) if log.size else None
     if state.get(LOG_KEY) != leaf:
@@ -206,18 +253,29 @@ def restore(
     store.put_block(height, app_hash, 0)
 
 
+def _log_size(state: State) -> int:
+    leaf = state.get(LOG_KEY)
+    if leaf is None:
+        return 0
+    size, _ = records.array(cbor.loads(leaf, 3), 2, 2, "log's leaf")
+    return records.integer(size, 0, MAX_PLACE, "log's size")
+
+
 def _take_state(store: WideStore, rows: Iterator[Row]) -> tuple[State, set[bytes], list[Row]]:
     """Write the leaves; gives them as a state, with their keys and the row that came behind."""
     leaves: dict[bytes, bytes] = {}
     behind: list[Row] = []
     newest = b""
+    room = StateRoom()
     for row in rows:
         if not _is_kind(row, _STATE):
             behind.append(row)
             break
         key, value = fields(row, bytes, bytes)
-        if key <= newest or len(leaves) >= _MOST_LEAVES:
-            raise BadSnapshot("leaves of the state are out of order or too many")
+        most = _MOST_NETWORK_BYTES if key == NETWORK_KEY else _MOST_REGION_BYTES
+        room.take(key, value, _MOST_KEY_BYTES, most)
+        if key <= newest:
+            raise BadSnapshot("leaves of the state are out of order")
         newest = key
         leaves[key] = value
     store.put_state(leaves.items())
@@ -234,6 +292,8 @@ def _take_kept(store: WideStore, log: Log, walk: Walk, height: int, row: Row) ->
         raise BadSnapshot("a row is of no kind that stands here")
     *entry_fields, body = fields(row, bytes, int, int, bytes, (bytes, type(None)))
     entry = Entry.checked(*entry_fields)
+    if body is not None and len(body) > MAX_RECORD_BYTES:
+        raise BadSnapshot("a body is longer than a record")
     walk.take(entry, body)
     if entry.code == codes.OK:
         store.put_summary(entry.subject, entry.place, log.size)

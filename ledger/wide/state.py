@@ -7,17 +7,20 @@ Keys and values (SPEC 13.4):
     "n"              validators, versions, open approvals, see ``ledger.network.NetworkState``
     "k" || region    [gateway key, ...] that operators gave a region, in place of the genesis'
     "r" || region    one region, see ``Region``
+    "p" || region    what its gateways offer and more than half have not yet, see ``Offers``
 
 Values but the first are arrays of the CBOR profile. A region that has not reported has no leaf;
-nor have others before they are written.
+nor have others before they are written. A region that never had several gateways has no offers'.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from ledger.protocol import cbor, records
-from ledger.protocol.cose import payload_digest
+from ledger.protocol.cose import ADDRESS_BYTES, payload_digest
+from ledger.protocol.errors import MalformedRecord
 from ledger.trie import Proof, Trie
 from ledger.wide.summary import MAX_ENERGY, Summary
 
@@ -25,6 +28,10 @@ GENESIS_KEY = b"g"
 LOG_KEY = b"l"
 _REGION = b"r"
 _GATEWAYS = b"k"
+_OFFERS = b"p"
+MAX_GATEWAYS = 16  # of a region: clauses 13.1, 16.3
+MOST_OFFERS = 4
+"""How many different summaries one gateway may offer before one takes effect."""
 
 
 def gateways_key(region: bytes) -> bytes:
@@ -35,6 +42,61 @@ def gateways_key(region: bytes) -> bytes:
 def region_key(region: bytes) -> bytes:
     """Give the trie key of a region."""
     return _REGION + region
+
+
+def offers_key(region: bytes) -> bytes:
+    """Give the trie key of the summaries that a region's gateways offer."""
+    return _OFFERS + region
+
+
+def majority(gateways: int) -> int:
+    """Give how many of a region's gateways must hand in a summary: more than half."""
+    return gateways // 2 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What a region's gateways want to report next, each its newest offer.
+
+    ``rows`` are (gateway's address, payload digest, how many different ones it has offered), rising
+    by address. None outlives a summary that takes effect, or new gateways of the region.
+    """
+
+    rows: tuple[tuple[bytes, bytes, int], ...] = ()
+
+    def of(self, gateway: bytes) -> tuple[bytes | None, int]:
+        """Give a gateway's offer and how many it has made; (None, 0) without one."""
+        return next(((row[1], row[2]) for row in self.rows if row[0] == gateway), (None, 0))
+
+    def count(self, digest: bytes) -> int:
+        """Give how many gateways offer a payload."""
+        return sum(row[1] == digest for row in self.rows)
+
+    def after(self, gateway: bytes, digest: bytes) -> "Offers":
+        """Give the offers with a gateway's new one in place of its old one."""
+        row = (gateway, digest, self.of(gateway)[1] + 1)
+        return Offers(tuple(sorted([*(r for r in self.rows if r[0] != gateway), row])))
+
+    def encode(self) -> bytes:
+        """Give the leaf's value."""
+        return cbor.dumps([list(row) for row in self.rows])
+
+    @classmethod
+    def decode(cls, value: bytes) -> "Offers":
+        """Take a leaf apart; raises MalformedRecord."""
+        rows = [_offer(row) for row in records.array(cbor.loads(value), 0, MAX_GATEWAYS, "offers")]
+        if any(one[0] >= other[0] for one, other in pairwise(rows)):
+            raise MalformedRecord("offers do not rise by the gateways' addresses")
+        return cls(tuple(rows))
+
+
+def _offer(row: object) -> tuple[bytes, bytes, int]:
+    gateway, digest, times = records.array(row, 3, 3, "offer")
+    return (
+        records.octets(gateway, ADDRESS_BYTES, "gateway"),
+        records.octets(digest, records.DIGEST_BYTES, "digest"),
+        records.integer(times, 1, MOST_OFFERS, "times"),
+    )
 
 
 def _sum(a: int, b: int) -> int:
@@ -49,7 +111,8 @@ class Region:
     ``last`` is the payload digest of the last summary, ``log_root`` the root that it gave for the
     log of ``to_height`` heads. Totals are energies in mWh and counts of readings, adjustments
     included. ``members`` are as of the last summary. ``conflict`` is None, or the payload digest
-    of a summary that the region's gateway signed too and that contradicts one in effect.
+    of a summary that a gateway of the region signed and that contradicts one in effect; which
+    gateway of several, its entry in the log says.
     """
 
     summaries: int = 0
@@ -121,6 +184,16 @@ class State:
         """Give a region; one that has not reported yet is empty."""
         value = self._trie.get(region_key(region))
         return Region() if value is None else Region.decode(value)
+
+    def offers(self, region: bytes) -> Offers:
+        """Give what a region's gateways offer."""
+        value = self._trie.get(offers_key(region))
+        return Offers() if value is None else Offers.decode(value)
+
+    def put_offers(self, region: bytes, offers: Offers) -> None:
+        """Write a region's offers; where there never were any, none make no leaf."""
+        if offers != self.offers(region):
+            self.put(offers_key(region), offers.encode())
 
     def get(self, key: bytes) -> bytes | None:
         """Give a leaf's value, or None."""

@@ -18,7 +18,8 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS kept (
     number INTEGER PRIMARY KEY, block INTEGER NOT NULL, subject BLOB NOT NULL,
     place INTEGER NOT NULL, code INTEGER NOT NULL, digest BLOB NOT NULL, envelope BLOB);
-CREATE INDEX IF NOT EXISTS kept_bodies ON kept (block) WHERE envelope IS NOT NULL AND code <= 22;
+CREATE INDEX IF NOT EXISTS kept_summaries ON kept (block)
+    WHERE envelope IS NOT NULL AND code NOT IN (26, 27);
 CREATE TABLE IF NOT EXISTS summaries (
     region BLOB, to_height INTEGER, number INTEGER NOT NULL,
     PRIMARY KEY (region, to_height)) WITHOUT ROWID;
@@ -103,7 +104,7 @@ class WideStore(ChainStore):
         """Let go of at most ``most`` summaries kept before a block; gives how many."""
         cursor = self._sql.execute(
             "UPDATE kept SET envelope=NULL WHERE number IN (SELECT number FROM kept"
-            " WHERE envelope IS NOT NULL AND code <= 22 AND block<? LIMIT ?)",
+            " WHERE envelope IS NOT NULL AND code NOT IN (26, 27) AND block<? LIMIT ?)",
             (before_height, most),
         )
         return cursor.rowcount

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from gateway.config import load, write_default
+from gateway.network.create import PORTS, NetworkPlan, create_regional, create_wide
+from gateway.network.folder import NetworkFolder
+from gateway.network.home import Tuning
 from gateway.service import Service
-from hil.network import Member, Network, NetworkError, Node, find_cometbft, members_of
+from hil.network import Member, Network, Node, member_of, members_of
+from hil.ports import free_ports
 from ledger.audit import audit
 from ledger.engine.comet.rpc import Rpc
 from ledger.genesis import Parameters
@@ -21,23 +23,15 @@ from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 from ledger.wide.summary import Summary
 from tests.broker import nats_broker
+from tests.cometbft import needs_cometbft
 from tests.gateway.link import LIMIT_S, Street, make_region
 from tests.gateway.region import FIRST, ROUND_S, signer
-from tests.hil.wide_network import free_ports
-from tools import network_init
-from tools.network_folder import NetworkFolder
-from tools.network_home import Tuning
 
 NAMES = ("pi-1", "pi-2", "pi-3", "pi-4")
 MEMBERS = 4
 WINDOW = 15
 
-try:
-    find_cometbft()
-    _missing = ""
-except NetworkError as e:
-    _missing = str(e)
-pytestmark = pytest.mark.skipif(bool(_missing), reason=_missing)
+pytestmark = needs_cometbft
 
 
 class Pis:
@@ -46,9 +40,9 @@ class Pis:
     def __init__(
         self, folder: Path, broker_port: int, settings: Mapping[str, object] | None = None
     ) -> None:
-        plan = network_init.Plan(
+        plan = NetworkPlan(
             names=NAMES,
-            base_port=free_ports(len(NAMES) * network_init.PORTS),
+            base_port=free_ports(len(NAMES) * PORTS),
             tuning=Tuning(commit_s=0.2, propose_s=1.0),
             settings={
                 "mqtt.port": broker_port,
@@ -58,23 +52,17 @@ class Pis:
             },
         )
         meters = [(signer(i + 1).public_key, "street") for i in range(MEMBERS)]
-        self.folder: NetworkFolder = network_init.create_regional(
+        self.folder: NetworkFolder = create_regional(
             folder, "street", Parameters(round_s=ROUND_S), plan, meters
         )
         self.network = Network([self._member(name) for name in NAMES])
         self.genesis = self.directory(NAMES[0]).load_genesis()
 
     def _member(self, name: str) -> Member:
-        entry, place = self.folder.node(name), self.folder.paths(name)
-        place_of = place.path.absolute()
-        command = (sys.executable, "-m", "gateway", "--config", str(place_of / "gateway.toml"))
-        return Member(
-            name,
-            place_of,
-            rpc_port=network_init.port_of(entry.rpc),
-            p2p_port=network_init.port_of(entry.p2p),
-            application=(*command, "--status", str(place_of / "status.json")),
-        )
+        paths = self.folder.paths(name)
+        status = str(paths.path.absolute() / "status.json")
+        command = (sys.executable, "-m", "gateway", "--status", status)
+        return member_of(self.folder, name, command, paths.gateway_settings)
 
     def node(self, name: str) -> Node:
         return self.network.nodes[name]
@@ -164,13 +152,13 @@ def test_one_of_four_gateways_is_killed_and_comes_back_and_nothing_is_lost(tmp_p
 def test_summaries_reach_a_wide_area_chain_on_another_node(tmp_path: Path) -> None:
     with nats_broker(tmp_path / "broker") as broker:
         genesis = make_region(tmp_path / "region", broker.port, MEMBERS)
-        plan = network_init.Plan(
+        plan = NetworkPlan(
             names=("sub-1",),
-            base_port=free_ports(network_init.PORTS),
+            base_port=free_ports(PORTS),
             tuning=Tuning(commit_s=0.2, propose_s=1.0),
         )
         regions = [(genesis.chain, genesis.gateways)]
-        wide = network_init.create_wide(tmp_path / "wide", "wide", plan, regions)
+        wide = create_wide(tmp_path / "wide", "wide", plan, regions)
         directory = RegionDirectory(tmp_path / "region")
         directory.wide_genesis.write_bytes(wide.genesis_file.read_bytes())
         settings: dict[str, object] = {

@@ -5,23 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
-from hil.network import NetworkError, find_cometbft
+from gateway.network.create import port_of
 from hil.nodes import configure
 from ledger.audit import audit
 from ledger.engine.comet.rpc import Rpc
 from ledger.protocol.cose import Envelope
+from tests.cometbft import needs_cometbft
 from tests.gateway.region import FIRST
 from tests.gateway.test_comet import NAMES, Pis, running
-from tools.network_init import port_of
 
-try:
-    find_cometbft()
-    _missing = ""
-except NetworkError as e:
-    _missing = str(e)
-pytestmark = pytest.mark.skipif(bool(_missing), reason=_missing)
+pytestmark = needs_cometbft
 
 # records of blocks that lie more than an epoch back are beyond evidence, and may go
 LATER = FIRST + 5000

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway import config as configuration
 from gateway.queue import Message
+from hil.ports import free_port
 from ledger.protocol import topics
 from ledger.regional import codes
 from tests.broker import make_certificates
@@ -27,12 +27,6 @@ from tests.gateway.test_broker import gateway
 
 DOCS = Path(__file__).parents[2] / "docs" / "gateway.md"
 MEMBERS = 3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def block(name: str) -> str:

@@ -3,21 +3,33 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.forwarding import Forwarder, LocalWideArea, RemoteWideArea, WideArea
 from gateway.queue import QueueFull
 from ledger.engine.abci import OK, Answer, TxResult
 from ledger.genesis import WideGenesis
-from ledger.protocol.cose import Envelope
+from ledger.light.types import LightBlock
+from ledger.light.verify import Trusted
+from ledger.protocol import cbor, merkle
+from ledger.protocol.cose import Envelope, payload_digest
 from ledger.store import Database
+from ledger.trie import Trie
 from ledger.verify import Verifier
 from ledger.wide import codes
 from ledger.wide.application import TABLES, WideApplication
+from ledger.wide.entries import Entry
+from ledger.wide.state import LOG_KEY, offers_key, region_key
 from ledger.wide.summary import Summary
 from tests.gateway.region import FIRST, GATEWAY, Region, signer
+from tests.ledger.light.chain import Chain
+from tests.ledger.light.proofs import FOUR, with_validators
+from tests.ledger.wide.bench import summary as summary_of
 
 WINDOW = 3
 
@@ -173,8 +185,11 @@ def test_full_outbox_stops_the_gateway_rather_than_losing_a_window(bench: Bench)
 class FarNode:
     """The RPC of a node elsewhere: the real application, and a mempool as CometBFT's."""
 
-    def __init__(self, wide: WideApplication) -> None:
-        self.wide = wide
+    def __init__(self, genesis: WideGenesis) -> None:
+        self.wide = WideApplication(genesis, Database(None, TABLES), Verifier())
+        name = Trusted.start(genesis).chain_id
+        self.chain = Chain(name, lambda height: FOUR, {0: self.wide.app_hash})
+        self.headers = True
         self.pool: list[bytes] = []
         self.cache: set[bytes] = set()
         self.away = False
@@ -200,6 +215,12 @@ class FarNode:
         self._meet()
         return self.wide.query(path, key)
 
+    def light_block(self, height: int) -> LightBlock:
+        self._meet()
+        if not self.headers or height > self.wide.info().last_block_height + 1:
+            raise ConnectionError("no such block yet")
+        return self.chain.light_block(height)
+
     def _meet(self) -> None:
         assert self.may_answer.wait(30)
         if self.away:
@@ -209,18 +230,38 @@ class FarNode:
         pass
 
     def block(self) -> None:
-        self.wide.finalize_block(self.wide.info().last_block_height + 1, self.pool)
+        height = self.wide.info().last_block_height + 1
+        result = self.wide.finalize_block(height, self.pool)
+        self.chain.app_hashes[height] = result.app_hash
         self.wide.commit()
+        told = zip(self.pool, result.tx_results, strict=True)
+        self.cache -= {tx for tx, given in told if given.code != OK}  # as CometBFT does
         self.pool = []
 
 
 class FarBench(Bench):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.far = FarNode(self.wide)
-        self.remote = RemoteWideArea(self.far)
+        self.remote: RemoteWideArea | None = None
+        self.begin(self.genesis)
+
+    def begin(self, genesis: WideGenesis) -> None:
+        """Report to a chain with this genesis, whose headers four validators sign."""
+        self.genesis = with_validators(genesis)
+        self.end()
+        self.far = FarNode(self.genesis)
+        self.wide = self.far.wide
+        self.use(self.far)
+
+    def use(self, node: FarNode) -> None:
+        self.remote = RemoteWideArea(node, self.genesis)
         self.node = self.remote  # type: ignore[assignment]
         self.open()
+
+    def end(self) -> None:
+        if self.remote is not None:
+            self.remote.close()
+        self.wide.close()
 
     def until(self, done: Callable[[], bool]) -> int:
         """Step, with pauses of the gateway's clock, until something is so; gives what was taken."""
@@ -237,9 +278,8 @@ class FarBench(Bench):
 def far(tmp_path: Path) -> Iterator[FarBench]:
     bench = FarBench(tmp_path)
     yield bench
-    bench.remote.close()
     bench.region.stop()
-    bench.wide.close()
+    bench.end()
 
 
 def test_summary_leaves_the_outbox_when_the_far_chain_has_it(far: FarBench) -> None:
@@ -276,21 +316,61 @@ def test_far_node_that_is_away_is_said_and_tried_again(far: FarBench) -> None:
     assert far.forwarder.last_error == ""
 
 
-def test_summary_that_another_gateway_of_the_region_sent_is_there(far: FarBench) -> None:
-    other = signer(1102)
-    far.wide.close()
-    keys = (*far.region.genesis.gateways, other.public_key)
-    genesis = WideGenesis("wide", 0, ((far.region.genesis.chain, keys),))
-    far.genesis = genesis
-    far.far.wide = far.wide = WideApplication(genesis, Database(None, TABLES), Verifier())
-    far.open()
+def test_summary_that_other_gateways_of_the_region_sent_is_there(far: FarBench) -> None:
+    others = [signer(1102), signer(1103)]
+    keys = (*far.region.genesis.gateways, *(other.public_key for other in others))
+    far.begin(WideGenesis("wide", 0, ((far.region.genesis.chain, keys),)))
     far.play(WINDOW)
     outgoing = far.region.queue.oldest()
     assert outgoing is not None
-    far.far.pool.append(other.seal(Envelope.parse(outgoing.tx).payload).raw)
+    payload = Envelope.parse(outgoing.tx).payload
+    far.far.pool += [other.seal(payload).raw for other in others]
     far.far.block()
     assert far.until(lambda: far.region.queue.outgoing == 0) == 1
     assert far.far.broadcasts == 0
+
+
+def test_offer_waits_for_other_gateways_of_the_region_and_is_no_error(far: FarBench) -> None:
+    others = [signer(1102), signer(1103)]
+    keys = (*far.region.genesis.gateways, *(other.public_key for other in others))
+    far.begin(WideGenesis("wide", 0, ((far.region.genesis.chain, keys),)))
+    far.play(WINDOW)
+    far.until(lambda: bool(far.far.pool))
+    far.far.block()
+    for _ in range(3):
+        far.far.block()  # a header shows the offer
+        broadcasts = far.far.broadcasts
+        far.until(lambda known=broadcasts: far.far.broadcasts > known + 1)
+    assert far.region.queue.outgoing == 1
+    assert far.forwarder.last_error == ""
+    outgoing = far.region.queue.oldest()
+    assert outgoing is not None
+    far.far.pool.append(others[0].seal(Envelope.parse(outgoing.tx).payload).raw)
+    far.far.block()
+    far.far.block()
+    assert far.until(lambda: far.region.queue.outgoing == 0) == 1
+    assert far.region.counters["summaries.refused"] == 0
+
+
+def test_offer_waits_in_a_chain_of_this_process_too(bench: Bench) -> None:
+    other = signer(1102)
+    keys = (*bench.region.genesis.gateways, other.public_key)
+    bench.genesis = WideGenesis("wide", 0, ((bench.region.genesis.chain, keys),))
+    with Database(None, TABLES) as database:
+        wide = WideApplication(bench.genesis, database, Verifier())
+        bench.node.inner = LocalWideArea(wide)
+        bench.open()
+        bench.play(WINDOW)
+        outgoing = bench.region.queue.oldest()
+        assert outgoing is not None
+        for _ in range(3):
+            assert bench.step() == 0
+            bench.region.wait(0.5)
+        assert (bench.region.queue.outgoing, bench.forwarder.last_error) == (1, "")
+        wide.finalize_block(9, [other.seal(Envelope.parse(outgoing.tx).payload).raw])
+        wide.commit()
+        assert bench.step() == 1
+        assert wide.store.count() == 2
 
 
 def test_other_figures_for_the_same_heights_go_up_as_evidence_and_are_said(far: FarBench) -> None:
@@ -322,11 +402,8 @@ def vars_of(summary: Summary) -> dict[str, object]:
 
 
 def test_far_refusal_for_good_is_tried_seldom(far: FarBench) -> None:
-    far.wide.close()
     stranger = (signer(1102).public_key,)
-    far.genesis = WideGenesis("wide", 0, ((far.region.genesis.chain, stranger),))
-    far.far.wide = far.wide = WideApplication(far.genesis, Database(None, TABLES), Verifier())
-    far.open()
+    far.begin(WideGenesis("wide", 0, ((far.region.genesis.chain, stranger),)))
     far.play(WINDOW)
     far.until(lambda: codes.NAMES[codes.UNKNOWN_SIGNER] in far.forwarder.last_error)
     broadcasts = far.far.broadcasts
@@ -350,3 +427,179 @@ def test_far_node_that_proves_nothing_is_not_believed(far: FarBench) -> None:
     far.far.query = lying  # type: ignore[method-assign]
     far.until(lambda: "proves nothing" in far.forwarder.last_error)
     assert far.region.queue.outgoing == 1
+
+
+class Liar(FarNode):
+    """A node that has made up a state of its own, in which the answers are proved."""
+
+    def __init__(self, genesis: WideGenesis) -> None:
+        super().__init__(genesis)
+        self.answers: dict[str, Answer] = {}
+
+    def query(self, path: str, key: bytes) -> Answer:
+        return self.answers.get(path) or super().query(path, key)
+
+
+def made_up(entry: bytes, log: object = None) -> Answer:
+    """Give a proof, in a state of one's own, that this is kept in the chain."""
+    leaf = cbor.dumps([1, merkle.root([entry])] if log is None else log)
+    trie = Trie()
+    trie.set(LOG_KEY, leaf)
+    proof = [leaf, trie.prove(LOG_KEY).encode(), 0, [], entry]
+    return Answer(None, proof, trie.root(), 5)
+
+
+def made_up_region(region: bytes, value: bytes) -> Answer:
+    return made_up_leaf(region_key(region), value)
+
+
+def made_up_leaf(key: bytes, value: bytes) -> Answer:
+    trie = Trie()
+    trie.set(key, value)
+    return Answer(value, trie.prove(key).encode(), trie.root(), 5)
+
+
+def lied_to(far: FarBench) -> tuple[Liar, Summary, bytes]:
+    """Have a summary ready for a node that lies; gives the node, the summary, and its digest."""
+    liar = Liar(far.genesis)
+    assert far.remote is not None
+    far.remote.close()
+    far.use(liar)
+    far.play(WINDOW)
+    outgoing = far.region.queue.oldest()
+    assert outgoing is not None
+    payload = Envelope.parse(outgoing.tx).payload
+    return liar, Summary.decode(payload), payload_digest(payload)
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_summary_that_no_header_shows_stays_in_the_outbox(far: FarBench, headers: bool) -> None:
+    liar, summary, digest = lied_to(far)
+    liar.headers = headers
+    entry = Entry(summary.region, summary.to_height, codes.OK, digest).encode()
+    liar.answers["summary"] = made_up(entry)
+    far.until(lambda: "no header shows the wide area's state" in far.forwarder.last_error)
+    assert far.region.queue.outgoing == 1
+    # the truth is enough
+    liar.answers.clear()
+    liar.headers = True
+    far.region.wait(300)
+    far.until(lambda: bool(liar.pool))
+    liar.block()
+    far.region.wait(300)
+    assert far.until(lambda: far.region.queue.outgoing == 0) == 1
+    liar.wide.close()
+
+
+def test_header_of_too_few_validators_shows_no_summary(far: FarBench) -> None:
+    far.play(WINDOW)
+    far.until(lambda: bool(far.far.pool))
+    far.far.block()
+
+    def forged(height: int) -> LightBlock:
+        return far.far.chain.block(height, ["a", "b"])
+
+    far.far.light_block = forged  # type: ignore[method-assign]
+    far.region.wait(300)
+    far.until(lambda: "20 of 40" in far.forwarder.last_error)
+    assert far.region.queue.outgoing == 1
+
+
+def test_refusal_as_a_repeat_that_is_not_shown_is_not_believed(far: FarBench) -> None:
+    far.far.broadcast = lambda txs: [TxResult(codes.DUPLICATE)]  # type: ignore[method-assign]
+    far.play(WINDOW)
+    far.until(lambda: "does not show that" in far.forwarder.last_error)
+    assert far.region.queue.outgoing == 1
+
+
+def test_chain_is_followed_on_from_what_was_believed_last(far: FarBench) -> None:
+    for _ in range(3):
+        far.play(WINDOW)
+        far.until(lambda: bool(far.far.pool))
+        far.far.block()
+        far.until(lambda: far.region.queue.outgoing == 0)
+    assert far.remote is not None
+    client = far.remote._client
+    assert client is not None
+    assert client.trusted.height == 4
+    assert len(client.path) == 1
+    assert 1 not in far.far.chain.asked[3:]
+
+
+def test_conflict_that_no_header_shows_is_no_reason_to_forget_a_summary(far: FarBench) -> None:
+    liar, summary, digest = lied_to(far)
+    liar.block()
+    liar.answers["summary"] = made_up(Entry(summary.region, summary.to_height, 0, ZERO).encode())
+    region = liar.wide.state.region(summary.region).contradicted_by(b"")
+    liar.answers["region"] = made_up_region(summary.region, region.encode())
+    for _ in range(200):
+        assert far.step() == 0
+        far.region.wait(0.5)
+    far.until(lambda: far.forwarder.last_error != "")
+    assert far.region.queue.outgoing == 1
+    assert digest != ZERO
+    liar.wide.close()
+
+
+ZERO = bytes(32)
+REGION_ID = b"a region"
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**64 - 1) | st.binary(max_size=40),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=8,
+)
+
+
+class Odd:
+    """A node that answers whatever the RPC client lets pass."""
+
+    def __init__(self, answers: dict[str, Answer], results: list[TxResult]) -> None:
+        self.answers, self.results = answers, results
+
+    def query(self, path: str, key: bytes) -> Answer:
+        return self.answers[path]
+
+    def broadcast(self, txs: Sequence[bytes]) -> list[TxResult]:
+        return self.results
+
+    def light_block(self, height: int) -> LightBlock:
+        raise ConnectionError("none")
+
+    def close(self) -> None:
+        pass
+
+
+VALIDATORS = with_validators(WideGenesis("wide", 0, ((REGION_ID, (GATEWAY.public_key,)),)))
+TX = GATEWAY.seal(summary_of(0, REGION_ID, chain=VALIDATORS.chain).payload()).raw
+SUMMARY = Summary.decode(Envelope.parse(TX).payload)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_any_answer_of_a_node_is_a_result_or_an_oserror(data: st.DataObject) -> None:
+    entries = ANY.map(cbor.dumps) | st.builds(
+        lambda code: Entry(REGION_ID, SUMMARY.to_height, code, ZERO).encode(),
+        st.sampled_from([codes.OK, codes.CONFLICT]),
+    )
+    odd = st.builds(Answer, st.none() | st.binary(max_size=9), st.lists(ANY, max_size=6))
+    kept = st.builds(made_up, entries, st.none() | ANY)
+    leaf = st.builds(
+        made_up_region, st.just(REGION_ID), ANY.map(cbor.dumps) | st.binary(max_size=9)
+    )
+    offers = ANY.map(cbor.dumps) | st.binary(max_size=9)
+    answers = {
+        "summary": data.draw(odd | kept),
+        "region": data.draw(odd | leaf),
+        "offers": data.draw(odd | st.builds(made_up_leaf, st.just(offers_key(REGION_ID)), offers)),
+    }
+    code = data.draw(st.sampled_from([0, codes.DUPLICATE, codes.GAP, 999]))
+    genesis = data.draw(st.sampled_from([VALIDATORS, replace(VALIDATORS, validators=())]))
+    remote = RemoteWideArea(Odd(answers, [TxResult(code)]), genesis)
+    try:
+        result = remote._hand_over(TX)
+    except OSError:
+        return
+    finally:
+        remote.close()
+    assert result is None or isinstance(result, TxResult)
+    assert result is None or result.code != codes.OK or not genesis.validators

@@ -296,6 +296,10 @@ def test_figures_and_counters_stand_on_the_page():
     counters.add("result.0", 3)
     counters.add("snapshot.made")
     with Page(0, lambda: [Gauge("height", "The newest block.", 7)], counters) as page:
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=LIMIT_S)
+        connection.request("GET", "/other")
+        assert connection.getresponse().status == 404
+        connection.close()
         text = read_page(page.port)
     assert "\ngridwitness_height 7.0\n" in text
     assert 'gridwitness_events_total{area="result",what="0"} 3.0' in text

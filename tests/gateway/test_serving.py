@@ -111,6 +111,22 @@ def serving(folder: Path, genesis: RegionGenesis) -> Iterator[tuple[Service, Dri
         thread.join(LIMIT_S)
 
 
+def test_head_that_is_not_signed_yet_gives_no_receipts(tmp_path: Path) -> None:
+    """After a snapshot the old heads are signed a few at a time."""
+    genesis = make(tmp_path)
+    with serving(tmp_path, genesis) as (service, driver):
+        meter = Meter(genesis, signer(1))
+        assert driver.block([meter.reading(FIRST).raw, close(genesis, FIRST)]).codes == [0, 0]
+        wanted = {meter.address: [0]}
+        with service._chain.lock:
+            receipts = Receipts(service._application)
+            assert len(list(receipts.messages(1, wanted))) == 1
+            service._application._database.connection.execute("UPDATE heads SET envelope = NULL")
+            assert list(receipts.messages(1, wanted)) == []
+            assert service._application.sign_heads(service._key) == [1]
+            assert len(list(receipts.messages(1, wanted))) == 1
+
+
 def test_age_of_records_is_told_by_the_time_in_the_blocks(tmp_path: Path) -> None:
     """The clock of this machine is years ahead of the blocks, and prunes nothing."""
     genesis = make(tmp_path, **{"keep.months": 1})

@@ -10,7 +10,8 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from hil.broker import HOST, Broker, BrokerError, BrokerGroup, Cluster
+from hil.broker import Broker, BrokerError, BrokerGroup, Cluster
+from hil.ports import HOST
 
 _TOPIC = "gw/1/0011223344556677/a/reading"
 _LIMIT_S = 40

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hil import micropython
-from tests.hil.wide_network import NAMES, needs_cometbft
+from tests.cometbft import needs_cometbft
+from tests.hil.wide_network import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "tools.cli", "demo-network"]
@@ -61,7 +63,15 @@ def test_demo_shows_what_it_promises_and_leaves_nothing_behind(tmp_path: Path) -
     assert summary["readings"]["published"] == 2 * 4 * 20
     assert summary["false_rejections"] == 0
     assert summary["audit"]["ok"] and summary["audit"]["equal"]
-    assert summary["wide_area"]["conflicts"] == 1
+    counts = summary["wide_area"]
+    assert counts["conflicts"] == 1
+    assert counts["of_regions"] + counts["of_probe"] == counts["summaries"]
+    assert counts["of_probe"] >= network["finality_samples"] > 0
+    assert all("seconds" not in region for region in summary["regions"].values())
+    (hint,) = [line for line in done.stdout.splitlines() if "gridwitness verify" in line]
+    words = [sys.executable, "-m", "tools.cli", *shlex.split(hint)[1:]]
+    checked = subprocess.run(words, capture_output=True, timeout=60, check=False, cwd=ROOT)
+    assert checked.returncode == 0, checked.stderr
     assert all(attack["stopped"] == attack["attempts"] == 1 for attack in summary["attacks"])
     assert summary["figure"]["ok"]
     assert summary["figure"]["figures"]["to_height"] == 20

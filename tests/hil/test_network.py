@@ -7,7 +7,7 @@ import pytest
 
 from hil.network import Network
 from hil.nodes import Member, NetworkError, configure
-from tools.ports import free_ports
+from hil.ports import free_ports
 
 CONFIG = """\
 # a comment

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hil.wide_network import NAMES, Bench, needs_cometbft, seeds
+from tests.cometbft import needs_cometbft
+from tests.hil.wide_network import NAMES, Bench, seeds
 
 pytestmark = needs_cometbft
 

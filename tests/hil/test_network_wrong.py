@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from hil import altered
-from hil.broker import HOST
 from hil.network import APPLICATION
 from hil.nodes import Member, Node, configure
+from hil.ports import HOST, free_ports
 from ledger.engine.abci import DUPLICATE_VOTE
 from ledger.engine.comet.rpc import Rpc
 from ledger.keys import Signer
 from ledger.network import NetworkChange
 from ledger.wide import codes
 from ledger.wide.entries import decode_misbehaviour
-from tests.hil.wide_network import NAMES, Bench, needs_cometbft, seeds
-from tools.ports import free_ports
+from tests.cometbft import needs_cometbft
+from tests.hil.wide_network import NAMES, Bench, seeds
 
 pytestmark = needs_cometbft
 

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from hil import micropython
-from hil.network import NetworkError, find_cometbft
 from hil.report import make_report
 from hil.session import Session
 from hil.sites import SeveralGateways
@@ -14,12 +13,13 @@ from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 from ledger.regional.blocks import TABLES, Blocks
 from ledger.store import Database
+from tests.cometbft import needs_cometbft
 from tests.hil.test_session import plan, play, processes_below
 
 try:
     micropython.interpreter()
-    find_cometbft()
-except (micropython.InterpreterNotFoundError, NetworkError) as missing:
+    pytestmark = needs_cometbft
+except micropython.InterpreterNotFoundError as missing:
     pytestmark = pytest.mark.skip(reason=str(missing))
 
 _ROUNDS = 8

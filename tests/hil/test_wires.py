@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hil.broker import HOST
+from hil.ports import HOST
 from hil.wires import Wires
 
 WAIT_S = 5.0

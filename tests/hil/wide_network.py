@@ -13,32 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
-
-from hil.network import Network, find_cometbft, members_of
-from hil.nodes import NetworkError
+from gateway.network.create import PORTS, NetworkPlan, create_wide
+from gateway.network.home import Tuning
+from hil.network import Network, members_of
+from hil.ports import free_ports
 from hil.traffic import MadeRegion, Traffic
-from hil.wide_audit import audit_wide
-from ledger.audit import AuditReport
+from ledger.audit import AuditReport, audit_wide
 from ledger.engine.comet.rpc import Rpc
 from ledger.genesis import WideGenesis
 from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 from ledger.wide import codes
 from ledger.wide.state import Region
-from tools import network_init
-from tools.network_home import Tuning
-from tools.ports import free_ports
 
 NAMES = ("gw-a", "gw-b", "sub-1", "sub-2")
 QUICK = Tuning(commit_s=0.2, propose_s=0.6)
-
-try:
-    find_cometbft()
-    _missing = ""
-except NetworkError as e:
-    _missing = str(e)
-needs_cometbft = pytest.mark.skipif(bool(_missing), reason=_missing)
 
 
 def seeds() -> range:
@@ -60,13 +49,13 @@ class Bench:
     ) -> None:
         self.rng = random.Random(seed)
         self.regions = [MadeRegion(f"region {i}", seed) for i in range(regions)]
-        plan = network_init.Plan(
+        plan = NetworkPlan(
             names=NAMES,
-            base_port=free_ports(len(NAMES) * network_init.PORTS),
+            base_port=free_ports(len(NAMES) * PORTS),
             tuning=QUICK,
         )
         entries = [region.entry for region in self.regions]
-        self.folder = network_init.create_wide(path / "network", "test", plan, entries)
+        self.folder = create_wide(path / "network", "test", plan, entries)
         genesis = self.folder.load_genesis()
         assert isinstance(genesis, WideGenesis)
         self.genesis = genesis

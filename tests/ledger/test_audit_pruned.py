@@ -106,6 +106,7 @@ def spoiled(folder: RegionDirectory, path: Path, sql: str) -> AuditReport:
         "UPDATE results SET accepts='x' WHERE height=36",
         "UPDATE results SET digest=NULL",
         "DELETE FROM results WHERE height=37",
+        "INSERT INTO results SELECT id, 38, 1, 4, 4, 0, 0, NULL FROM results WHERE height=37",
         "DELETE FROM state WHERE key=x'72'",
         "UPDATE state SET value=x'80' WHERE key=x'72'",
         "UPDATE state SET value=7 WHERE key=x'72'",

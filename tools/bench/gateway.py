@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import provision
-from hil.broker import HOST, Broker, BrokerError
+from hil.broker import Broker, BrokerError
+from hil.ports import HOST
 from hil.status import read_status
 from ledger.protocol import tally
 from ledger.protocol.cose import Envelope

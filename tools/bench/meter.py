@@ -17,8 +17,9 @@ from typing import Any
 from firmware.meter import rig_messages
 from gateway import provision
 from hil import micropython
-from hil.broker import HOST, Broker, BrokerError
+from hil.broker import Broker, BrokerError
 from hil.meters import MeterError, ProcessMeter
+from hil.ports import HOST
 from ledger.protocol import p256, quantities, records
 from ledger.region import RegionDirectory
 from tools.bench import load

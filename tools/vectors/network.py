@@ -252,12 +252,14 @@ class _Registry:
         self.versions: list[list[int]] = []
         self.validators: dict[str, list[Any]] = {str(v[0]): [*v[1:], False] for v in _FOUR}
         self.approvals: dict[bytes, set[bytes]] = {}
+        self.taken_back: dict[bytes, int] = {}
         self.regions: dict[bytes, object] = {}
 
     def leaf(self) -> bytes:
         validators = [[name, *self.validators[name]] for name in sorted(self.validators)]
         approvals = [[data, sorted(who)] for data, who in sorted(self.approvals.items()) if who]
-        return cbor([self.changes, self.versions, validators, approvals])
+        taken_back = [list(row) for row in sorted(self.taken_back.items())]
+        return cbor([self.changes, self.versions, validators, approvals, taken_back])
 
     def powers(self) -> dict[bytes, int]:
         return {key: power for key, power, removed in self.validators.values() if not removed}
@@ -265,10 +267,13 @@ class _Registry:
     def approve(self, operator: Key, fields: Fields) -> None:
         data = payload(_KIND, fields)
         for who in self.approvals.values():
+            if operator.address in who:
+                self.taken_back[operator.address] = self.taken_back.get(operator.address, 0) + 1
             who.discard(operator.address)
         self.approvals.setdefault(data, set()).add(operator.address)
         if len(self.approvals[data]) == _THRESHOLD:
             self.approvals.clear()
+            self.taken_back.clear()
             self.changes += 1
             self._put_in_force(fields["action"], fields["arguments"])
 

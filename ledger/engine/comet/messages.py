@@ -8,6 +8,7 @@ from ledger.protobuf import (
     BYTES,
     ENUM,
     INT64,
+    LENGTH,
     TEXT,
     UINT32,
     UINT64,
@@ -15,17 +16,22 @@ from ledger.protobuf import (
     Message,
     Timestamp,
     delimited,
+    fields,
     many,
     message,
     one,
     parse,
     uvarint,
 )
+from ledger.protocol.cose import ADDRESS_BYTES, MAX_RECORD_BYTES, SIGNATURE_BYTES, join
 
 NEW, RECHECK = 0, 1
 """RequestCheckTx.type"""
 ACCEPT, REJECT = 1, 2
 """ProposalStatus and VerifyStatus"""
+_SMALLEST = join(bytes(ADDRESS_BYTES), b"", bytes(SIGNATURE_BYTES)).raw
+TX_BYTES = range(len(_SMALLEST), MAX_RECORD_BYTES + 1)
+"""How long a transaction can be: the envelope of a record, from one of an empty payload on."""
 
 # ----------------------------------------------------------------------- what both sides hold
 
@@ -190,6 +196,15 @@ class RequestProcessProposal(Message):
 
     txs: tuple[bytes, ...] = many(1, BYTES)
     height: int = one(5, INT64)
+
+
+@message
+class HopelessProposal(Message):
+    """Stands for a RequestProcessProposal that holds what is no record by its length alone.
+
+    A block of 2 MiB has room for a million empty transactions. CometBFT holds a proposal to the
+    genesis' max_bytes, which bounds the number of those that are long enough.
+    """
 
 
 @message
@@ -404,15 +419,23 @@ _RESPONSES: dict[type[Message], int] = {
 }
 
 
-def decode_request(data: bytes) -> Message:
-    """Take a message ``Request`` apart: gives the one request in it. Raises MalformedMessage."""
-    fields = parse(data)
-    if len(fields) != 1:
-        raise MalformedMessage(f"a request holds {len(fields)} fields instead of one")
-    number, wire, value = fields[0]
+def decode_request(data: bytes, tx_bytes: range = TX_BYTES) -> Message:
+    """Take a message ``Request`` apart: gives the one request in it. Raises MalformedMessage.
+
+    A proposal with a transaction whose length is not in ``tx_bytes`` is a HopelessProposal, and
+    read up to that.
+    """
+    found = parse(data)
+    if len(found) != 1:
+        raise MalformedMessage(f"a request holds {len(found)} fields instead of one")
+    number, wire, value = found[0]
     kind = _REQUESTS.get(number)
     if kind is None or wire != 2:
         raise MalformedMessage(f"request {number} of wire type {wire} is not in ABCI 2.0")
+    if kind is RequestProcessProposal:
+        txs = (field for field in fields(value) if (field.number, field.wire) == (1, LENGTH))
+        if any(len(tx.value) not in tx_bytes for tx in txs):
+            return HopelessProposal()
     return kind.decode(value)
 
 

@@ -54,7 +54,8 @@ class Node:
     ``chain_id`` and ``genesis_validators`` are what CometBFT's genesis file must say, beside the
     digest of the application's genesis. ``retain_blocks`` is how many blocks CometBFT keeps (0:
     all), and more where a snapshot is older. ``committed`` is called under the lock after each
-    Commit, with the block's height and decision.
+    Commit, with the block's height and decision. ``tx_bytes`` is how long a transaction of a
+    proposed block can be: what is not is refused before it is taken apart.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Node:
         retain_blocks: int = 0,
         gate: Gate | None = None,
         committed: Callable[[int, Decision], None] | None = None,
+        tx_bytes: range = m.TX_BYTES,
     ) -> None:
         self.application = application
+        self.tx_bytes = tx_bytes
         self.lock = threading.RLock()
         self._chain_id = chain_id
         self._validators = {(v.public_key, v.power) for v in genesis_validators}
@@ -86,6 +89,7 @@ class Node:
             m.RequestCheckTx: self._check_tx,
             m.RequestPrepareProposal: self._prepare_proposal,
             m.RequestProcessProposal: self._process_proposal,
+            m.HopelessProposal: self._reject_proposal,
             m.RequestExtendVote: lambda _: m.ResponseExtendVote(),
             m.RequestVerifyVoteExtension: self._verify_vote_extension,
             m.RequestFinalizeBlock: self._finalize_block,
@@ -183,6 +187,11 @@ class Node:
         if not right:
             _log.warning("the block proposed for height %d breaks the rules", request.height)
         return m.ResponseProcessProposal(m.ACCEPT if right else m.REJECT)
+
+    def _reject_proposal(self, _: m.HopelessProposal) -> Message:
+        self._check_settled("ProcessProposal")
+        _log.warning("the proposed block holds a transaction that is too short or long for any")
+        return m.ResponseProcessProposal(m.REJECT)
 
     def _check_settled(self, call: str) -> None:
         if self._finalized is not None:

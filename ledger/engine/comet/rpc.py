@@ -207,6 +207,8 @@ class Rpc:
             return decode(self._call(method, params))
         except _NodeSaysNo as e:
             reason = f"the node says: {e}"
+        except ConnectionRefusedError:
+            reason = "nothing listens there: is it running?"
         except (OSError, http.client.HTTPException) as e:
             reason = str(e) or type(e).__name__
         except (ValueError, RecursionError) as e:  # not JSON, or JSON of another shape

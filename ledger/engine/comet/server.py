@@ -236,7 +236,7 @@ class Server:
         for _ in range(_TURN):
             try:
                 frame = connection.frames.next()
-                request = None if frame is None else m.decode_request(frame)
+                request = None if frame is None else m.decode_request(frame, self._node.tx_bytes)
             except MalformedMessage as e:
                 self._send(connection)  # what was asked before
                 self._drop(connection, f"a request is broken: {e}")

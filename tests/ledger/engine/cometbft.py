@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hil.ports import free_port
 from ledger.engine.comet import chain_id
 from ledger.genesis import GenesisValidator
 
@@ -24,13 +25,6 @@ _T = TypeVar("_T")
 
 class RpcFailed(Exception):
     """The node does not answer, or with an error."""
-
-
-def free_port() -> int:
-    """Give a port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(what: Callable[[], _T | None], seconds: float = 10) -> _T:

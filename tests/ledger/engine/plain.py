@@ -117,5 +117,6 @@ def served(node: Node, folder: Path, address: str = "", **options: Any):
 
 
 def plain_node(**options: Any) -> Node:
-    """Give a node of a plain application, with the genesis of these tests."""
+    """Give a node of a plain application, with the genesis of these tests; txs may be short."""
+    options = {"tx_bytes": range(1025), **options}
     return Node(Plain(), chain_id=CHAIN_ID, genesis_validators=VALIDATORS, **options)

@@ -9,11 +9,11 @@ from ledger.engine.solo import Solo
 from ledger.genesis import WideGenesis
 from ledger.network import Upgrade
 from ledger.protocol import cbor
+from tests.cometbft import need_cometbft
 from tests.ledger.engine.cometbft import Network, RpcFailed, eventually
 from tests.ledger.engine.serve import open_application
 from tests.ledger.regional.generate import Play, Region
 from tests.ledger.wide import bench
-from tests.tools.networks import need_cometbft
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -26,8 +26,9 @@ from ledger.wide.application import WideApplication
 from tests.ledger.engine.driver import Driver, Evidence
 from tests.ledger.engine.plain import served
 from tests.ledger.engine.traffic import Regional, Step, Wide
+from tests.ledger.keys_of import signer
 
-KEPT = (0, wide_codes.CONFLICT)
+KEPT = (0, wide_codes.CONFLICT, wide_codes.OFFERED)
 NO_LIMITS = dict.fromkeys(("member", "gateway", "operator"), 1 << 30)
 
 
@@ -231,6 +232,25 @@ def test_proposals_of_a_node_are_taken_by_the_others_and_by_solo(course, tmp_pat
     again = Course(course.make, course.genesis, course.chain, course.validators, order)
     assert again.hash_at(len(order)) == blocks[0].app_hash
     assert len(order) > 0.8 * sum(code in KEPT for code in course.codes)
+
+
+def test_judging_a_proposal_stops_at_the_first_refusal(course, monkeypatch):
+    right = [s for s, c in zip(course.steps, course.codes, strict=True) if c == 0][:3]
+    stranger = signer("stranger").seal(records.Close(course.chain, 5).payload()).raw
+    application = course.make()
+    seen = []
+    deliver = type(application)._deliver
+
+    def watch(self, tx, *rest):
+        seen.append(tx)
+        return deliver(self, tx, *rest)
+
+    monkeypatch.setattr(type(application), "_deliver", watch)
+    assert application.process_proposal(1, right)
+    assert seen == right
+    seen.clear()
+    assert not application.process_proposal(1, [*right[:2], *[stranger] * 20, right[2]])
+    assert seen == [*right[:2], stranger]
 
 
 @pytest.mark.parametrize("where", range(0, 500, 90))

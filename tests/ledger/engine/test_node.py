@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from ledger import protobuf
 from ledger.engine import abci
 from ledger.engine.abci import (
     DUPLICATE_VOTE,
@@ -17,6 +18,7 @@ from ledger.engine.abci import (
     Validator,
 )
 from ledger.engine.comet import chain_id, gate
+from ledger.engine.comet import messages as m
 from ledger.engine.comet.node import FAILED, NOT_KEPT
 from ledger.protocol import cbor
 from tests.ledger.engine import driver as d
@@ -132,6 +134,31 @@ def test_proposal_against_the_rules_is_rejected_and_the_node_goes_on(running, ca
     assert "height 1" in caplog.text
     assert driver.process([b"a"]) is True
     assert running.failures == []
+
+
+@pytest.mark.parametrize("bad", [b"", b"x", bytes(91), bytes(1025)], ids=len)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_proposal_with_what_no_record_can_be_is_refused_unasked(tmp_path, bad, place):
+    asked = []
+    with served(plain_node(tx_bytes=m.TX_BYTES), tmp_path) as running:
+        running.node.application.process_proposal = lambda height, txs: asked.append(txs) or True
+        driver = running.connect()
+        good = [bytes(92), bytes(1024)]
+        assert driver.process([*good[:place], bad, *good[place:]]) is False
+        assert asked == []
+        assert driver.process(good) is True
+        assert asked == [good]
+        assert running.failures == []
+
+
+def test_proposal_of_a_million_transactions_is_read_up_to_the_first(monkeypatch):
+    read = []
+    field = protobuf.Field
+    monkeypatch.setattr(protobuf, "Field", lambda *of: read.append(of) or field(*of))
+    body = b"\x0a\x00" * 1_000_000
+    request = m.decode_request(b"\x8a\x01" + protobuf.delimited(body + b"\x28\x01"))
+    assert request == m.HopelessProposal()
+    assert len(read) == 2  # the request, and the first of its fields
 
 
 def test_proposal_holds_what_the_application_takes(driver):

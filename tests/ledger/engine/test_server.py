@@ -9,11 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.engine.comet.node import Node
 from ledger.engine.comet.server import Frames, Server, ServerError
 from ledger.protobuf import MalformedMessage
 from tests.ledger.engine import driver as d
-from tests.ledger.engine.plain import CHAIN_ID, VALIDATORS, Plain, plain_node, served
+from tests.ledger.engine.plain import plain_node, served
 
 
 @pytest.fixture
@@ -327,7 +326,7 @@ def test_two_engines_at_once_are_served_each(running):
 
 
 def test_plain_node_reaches_the_same_hash_as_its_application(tmp_path):
-    node = Node(Plain(), chain_id=CHAIN_ID, genesis_validators=VALIDATORS)
+    node = plain_node()
     with served(node, tmp_path) as running:
         block = running.connect().block([b"a", b"b"])
     assert block.app_hash == sha256(sha256(b"empty").digest() + b"ab").digest()

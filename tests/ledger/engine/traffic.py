@@ -151,9 +151,12 @@ class Wide:
         steps: list[Step] = [sealed(number), sealed(number)]
         if number % 2:
             steps += [sealed(number // 2, bench.SOUTH), sealed(number, bench.SOUTH)]
-        if number == 4:  # the other gateway of the region signs the same
-            summary = replace(bench.summary(3), chain=self.genesis.chain)
-            steps.append(bench.SECOND_KEY.seal(summary.payload()).raw)
+        if number % 4 == 0:  # one of five gateways lies, the others report; three are enough
+            liar, *honest = [
+                bench.offer(number // 4, i, chain=self.genesis.chain, alarms=9 * (not i)).raw
+                for i in range(5)
+            ]
+            steps += [liar, *honest]
         if number in (6, 7):  # contradicts itself, twice
             steps.append(sealed(number - 3, energy_in=999_999 + number))
         if number == 8:

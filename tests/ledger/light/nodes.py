@@ -2,10 +2,7 @@
 
 import base64
 import json
-import random
 import re
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -13,23 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from hil.ports import free_port
 from ledger.engine.comet.rpc import Rpc, RpcError
-
-COMETBFT = shutil.which("cometbft")
+from tests.cometbft import need_cometbft
 
 _T = TypeVar("_T")
-
-
-def free_port() -> int:
-    """Give a free port below those that the system takes for outgoing connections."""
-    while True:
-        port = random.SystemRandom().randint(20_000, 30_000)
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def eventually(ask: Callable[[], _T | None], what: str, timeout_s: float = 30) -> _T:
@@ -88,12 +73,13 @@ class Node:
     """One node's home folder, and the node while it runs."""
 
     def __init__(self, home: Path) -> None:
-        assert COMETBFT is not None
         self.home = home
-        subprocess.run([COMETBFT, "init", "--home", str(home)], check=True, capture_output=True)
+        subprocess.run(
+            [need_cometbft(), "init", "--home", str(home)], check=True, capture_output=True
+        )
         key = json.loads((home / "config" / "priv_validator_key.json").read_text())
         self.public_key = base64.b64decode(key["pub_key"]["value"])
-        show = [COMETBFT, "show-node-id", "--home", str(home)]
+        show = [need_cometbft(), "show-node-id", "--home", str(home)]
         self.id = subprocess.run(show, check=True, capture_output=True, text=True).stdout.strip()
         self._process: Process | None = None
 
@@ -138,8 +124,7 @@ class Node:
         path.write_text(text)
 
     def start(self) -> None:
-        assert COMETBFT is not None
-        command = [COMETBFT, "start", "--home", str(self.home), "--log_level", "error"]
+        command = [need_cometbft(), "start", "--home", str(self.home), "--log_level", "error"]
         self._process = Process(command, self.home / "log")
 
     def stop(self) -> None:

@@ -10,12 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ledger import proof
+from ledger import proof, proving
 from ledger.protocol import cbor, tally
 from ledger.protocol.cose import Envelope
 from ledger.protocol.errors import ProtocolError
 from ledger.proving import Sections, prove_reading, prove_region
+from ledger.region import RegionDirectory
 from ledger.regional.view import LedgerView
+from ledger.wide.state import Region
 from tests.ledger.light.proofs import WideNode, reported_region
 
 PATH = Path(__file__).parents[2] / "vectors" / "proof.json"
@@ -42,7 +44,7 @@ def _valid(whole: Sections, other: Sections) -> list[tuple[str, Sections]]:
     ]
 
 
-def _invalid(whole: Sections, other: Sections) -> list[tuple[str, Sections]]:
+def _invalid(whole: Sections, other: Sections, older: list[Any]) -> list[tuple[str, Sections]]:
     raw, _, _, _ = whole[proof.SUMMARY]
     block = whole[proof.CHAIN][0][-1]
     reading = bytearray(whole[proof.READING][1])
@@ -60,9 +62,18 @@ def _invalid(whole: Sections, other: Sections) -> list[tuple[str, Sections]]:
         ("a bare summary with gateways", _altered(whole, proof.SUMMARY, 0, bare)),
         ("a reading with another signature", _altered(whole, proof.READING, 1, bytes(reading))),
         ("a better outcome", _altered(other, proof.READING, 4, better)),
+        ("its meter's leaf in a block before the reading's", {**whole, proof.MEMBER: older}),
         ("no reading, but its meter", {n: f for n, f in whole.items() if n != proof.READING}),
         ("a section that is not known", {**whole, 6: [b"x"]}),
     ]
+
+
+def _older_member(directory: RegionDirectory, whole: Sections, leaf: Region) -> list[Any]:
+    view = LedgerView(directory.regional, 60)
+    head = proving._Regional(view, leaf).head(1)
+    view.close()
+    address = Envelope.parse(whole[proof.READING][1]).kid
+    return [*head, *proving._replayed(directory, 1, address)]
 
 
 def _error(data: bytes, node: WideNode) -> str:
@@ -87,8 +98,9 @@ def content() -> dict[str, Any]:
             for outcome in (tally.ACCEPTED, tally.REJECTED)
         )
         play.close()
+        older = _older_member(directory, whole, leaf)
     files = [(note, proof.encode(node.genesis, s)) for note, s in _valid(whole, other)]
-    wrong = [(note, proof.encode(node.genesis, s)) for note, s in _invalid(whole, other)]
+    wrong = [(note, proof.encode(node.genesis, s)) for note, s in _invalid(whole, other, older)]
     return {
         "about": "SPEC section 18: proof files, the genesis that is trusted, what they show. "
         "Recorded by python -m tests.ledger.light.record_proof.",

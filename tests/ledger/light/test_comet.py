@@ -14,23 +14,23 @@ from typing import Any
 
 import pytest
 
+from hil.ports import free_port
 from ledger.engine.comet.rpc import Rpc, RpcError
 from ledger.genesis import GenesisValidator, WideGenesis
 from ledger.light.client import Client, Divergence
 from ledger.light.types import ABSENT
 from ledger.light.verify import Clock, Trusted, UntrustedHeader
+from tests.cometbft import need_cometbft, needs_cometbft
 from tests.ledger.light.nodes import (
-    COMETBFT,
     Node,
     Process,
     eventually,
-    free_port,
     genesis_json,
     set_power,
     with_fresh_ports,
 )
 
-pytestmark = pytest.mark.skipif(COMETBFT is None, reason="cometbft is not on the PATH")
+pytestmark = needs_cometbft
 
 STRANGER = bytes(range(32))
 
@@ -219,11 +219,16 @@ class Light:
     """CometBFT's own light client: a proxy whose answers it has verified."""
 
     def __init__(self, network: Network, folder: Path, primary: str) -> None:
-        assert COMETBFT is not None
         trusted = network.nodes[0].rpc.light_block(2).header
         port = free_port()
         self.rpc = Rpc(f"http://127.0.0.1:{port}")
-        command = [COMETBFT, "light", trusted.chain_id, "--primary", primary.replace("http", "tcp")]
+        command = [
+            need_cometbft(),
+            "light",
+            trusted.chain_id,
+            "--primary",
+            primary.replace("http", "tcp"),
+        ]
         command += ["--witnesses", network.nodes[1].url.replace("http", "tcp")]
         command += ["--height", "2", "--hash", trusted.hash.hex().upper()]
         command += ["--laddr", f"tcp://127.0.0.1:{port}", "--home-dir", str(folder / "light")]

@@ -25,11 +25,12 @@ from ledger.regional.view import LedgerView
 from ledger.store import Database
 from ledger.verify import Verifier
 from ledger.wide.application import TABLES, WideApplication
-from tests.ledger.light.nodes import COMETBFT, Node, eventually, genesis_json, with_fresh_ports
+from tests.cometbft import needs_cometbft
+from tests.ledger.light.nodes import Node, eventually, genesis_json, with_fresh_ports
 from tests.ledger.regional.generate import Play, eventful, summaries
 from tools import figure, verify
 
-pytestmark = pytest.mark.skipif(COMETBFT is None, reason="cometbft is not on the PATH")
+pytestmark = needs_cometbft
 
 
 @dataclass

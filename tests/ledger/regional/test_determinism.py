@@ -13,7 +13,7 @@ from ledger.engine.abci import Info
 from ledger.engine.solo import Solo
 from ledger.protocol import records
 from ledger.protocol.cose import Envelope, payload_digest
-from ledger.regional import codes
+from ledger.regional import application, codes
 from ledger.regional.application import TABLES, RegionalApplication
 from ledger.store import Database
 from ledger.verify import Verifier
@@ -213,7 +213,9 @@ def test_exception_inside_a_block_leaves_the_application_as_before(tmp_path, mon
     for i in range(4):
         lab.honest_round(FIRST + i)
     twins = [lab.reading(0, FIRST + 4), lab.reading(0, FIRST + 4, power=1)]
-    txs = [e.raw for e in (*twins, lab.reading(1, FIRST + 4), lab.region.close(FIRST + 4))]
+    ahead = lab.reading(2, FIRST + 5)
+    sent = (*twins, lab.reading(1, FIRST + 4), ahead, lab.region.close(FIRST + 4))
+    txs = [e.raw for e in sent]
     before = lab.snapshot()
 
     def broken(*_):
@@ -267,6 +269,20 @@ def test_heads_are_signed_once_and_after_the_fact(tmp_path):
         envelope.verify(Verifier().key(gateway.public_key))
         assert envelope.payload == lab.app.blocks.head_payload(height)
     lab.database.close()
+
+
+def test_heads_of_a_long_past_are_signed_newest_first_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(application, "SIGNED_AT_ONCE", 3)
+    lab = Lab()
+    for i in range(7):
+        lab.close(FIRST + i)
+    gateway = lab.region.gateways[0]
+    assert lab.app.sign_heads(gateway) == [5, 6, 7]
+    lab.close(FIRST + 7)
+    assert lab.app.sign_heads(gateway) == [3, 4, 8]
+    assert lab.app.sign_heads(gateway) == [1, 2]
+    assert lab.app.sign_heads(gateway) == []
+    assert all(lab.app.blocks.head_envelope(height) for height in range(1, 9))
 
 
 def test_signer_that_fails_leaves_the_application_usable(tmp_path):

@@ -389,6 +389,22 @@ def test_misbehaviour_waits_for_the_close_and_takes_the_vote(network: Lab) -> No
     assert finalize(network, again) == (seat(culprit),)
 
 
+def test_version_from_a_height_that_is_past_is_let_in_and_voted_for_by_no_node(
+    network: Lab,
+) -> None:
+    finalize(network, [])
+    late, timely = (approved(network, 1, Upgrade(2, height))[0].raw for height in (2, 3))
+    assert network.app.check_tx(late).code == codes.IMPOSSIBLE
+    assert network.app.prepare_proposal([late], 1 << 20) == []
+    assert not network.app.process_proposal(2, [late])
+    assert network.app.check_tx(timely).code == codes.OK
+    assert network.app.prepare_proposal([late, timely], 1 << 20) == [timely]
+    assert network.app.process_proposal(2, [timely])
+    # a decided block counts it, whatever its height
+    (result,) = network.app.finalize_block(2, [late]).tx_results
+    assert result.code == codes.OK
+
+
 def test_height_of_newer_rules_stops_the_node_before_anything_changes(network: Lab) -> None:
     finalize(network, [*approved(network, 1, Upgrade(2, 5)), *network.region.majority(FIRST)])
     for _ in range(3):

@@ -1,4 +1,7 @@
-"""A small wide-area chain for tests: two regions, three operators, four validators."""
+"""A small wide-area chain for tests: three regions, three operators, four validators.
+
+The east has five gateways, the others one each.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,14 +19,16 @@ from ledger.wide.application import TABLES, WideApplication
 from ledger.wide.summary import Summary
 from tests.ledger.keys_of import ed25519, signer
 
-NORTH, SOUTH, NOWHERE = b"north...", b"south...", b"nowhere."
+NORTH, SOUTH, EAST, NOWHERE = b"north...", b"south...", b"east....", b"nowhere."
 NORTH_KEY, SECOND_KEY, SOUTH_KEY = signer("north"), signer("north, second"), signer("south")
+EAST_KEYS = [signer(f"east {i}") for i in range(5)]
 GENESIS = WideGenesis(
     "wide",
     0,
     (
-        (NORTH, (NORTH_KEY.public_key, SECOND_KEY.public_key)),
+        (NORTH, (NORTH_KEY.public_key,)),
         (SOUTH, (SOUTH_KEY.public_key,)),
+        (EAST, tuple(key.public_key for key in EAST_KEYS)),
     ),
 )
 CHAIN = GENESIS.chain
@@ -61,6 +66,11 @@ def summary(number: int, region: bytes = NORTH, **changes: object) -> Summary:
 def sealed(number: int, region: bytes = NORTH, **changes: object) -> Envelope:
     key = NORTH_KEY if region == NORTH else SOUTH_KEY
     return key.seal(summary(number, region, **changes).payload())
+
+
+def offer(number: int, gateway: int, **changes: object) -> Envelope:
+    """Give a summary of the east by one of its gateways."""
+    return EAST_KEYS[gateway].seal(summary(number, EAST, **changes).payload())
 
 
 class Node:

@@ -293,6 +293,23 @@ def test_block_under_newer_rules_is_not_touched(node: Managed) -> None:
     assert node.app.prepare_proposal([report], 10_000) == []
 
 
+def test_version_from_a_height_that_is_past_is_let_in_and_voted_for_by_no_node(
+    node: Managed,
+) -> None:
+    node.block(node.sealed(2))
+    block = node.app.height + 1
+    late = [node.approval(Upgrade(2, block), 0).raw, node.approval(Upgrade(2, 1), 1).raw]
+    for tx in late:
+        assert node.app.check_tx(tx).code == codes.IMPOSSIBLE
+        assert not node.app.process_proposal(block, [tx])
+    timely = node.approval(Upgrade(2, block + 1), 0).raw
+    assert node.app.check_tx(timely).code == codes.OK
+    assert node.app.prepare_proposal([*late, timely], 10_000) == [timely]
+    assert node.app.process_proposal(block, [timely])
+    # a decided block counts it, whatever its height
+    assert node.change(Upgrade(2, 1)) == [codes.OK, codes.OK]
+
+
 def test_program_that_has_the_version_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "wide.sqlite"
     node = Managed(path)

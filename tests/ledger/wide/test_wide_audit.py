@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.audit import AuditReport, audit
+from ledger.audit import AuditReport, audit, audit_wide
 from ledger.engine.abci import Decision
 from ledger.network import NetworkChange, RegionGateways, Upgrade, What
 from ledger.protocol.cose import Envelope
@@ -141,6 +141,38 @@ def test_chain_from_a_snapshot_passes(original: RegionDirectory, tmp_path: Path)
         assert report.ok, report.failure
         assert (report.wide_height, report.summaries, report.conflicts) == (200, 4, 1)
         assert report.pruned_summaries == gone
+
+
+def without_region(directory: RegionDirectory, path: Path) -> RegionDirectory:
+    """Give a node's folder: the wide-area chain alone."""
+    shutil.copytree(directory.path, path)
+    copy = RegionDirectory(path)
+    copy.genesis.unlink()
+    copy.regional.unlink()
+    return copy
+
+
+def test_chain_passes_where_no_region_is_at_hand(
+    original: RegionDirectory, pruned: RegionDirectory, tmp_path: Path
+) -> None:
+    for source in (original, pruned):
+        report = audit_wide(without_region(source, tmp_path / source.path.name))
+        told = audit(source)
+        assert report.ok, report.failure
+        assert (report.wide_height, report.summaries, report.conflicts) == (200, 4, 1)
+        assert report.pruned_summaries == told.pruned_summaries
+        assert report.signatures == told.signatures - told.records - told.blocks
+        assert "no region's chain is here" in report.unchecked
+
+
+def test_chain_under_another_genesis_than_the_trusted_one_is_refused(
+    original: RegionDirectory,
+) -> None:
+    genesis = original.load_wide_genesis()
+    assert audit_wide(original, expected_genesis=genesis.digest).ok
+    report = audit_wide(original, expected_genesis=bytes(32))
+    assert "the genesis has digest" in str(report.failure)
+    assert report.wide_height == 0
 
 
 CHANGES = [

@@ -179,9 +179,10 @@ def _settings(home: Home) -> dict[str, dict[str, object]]:
         "p2p": {
             "laddr": f"tcp://{home.p2p}",
             "persistent_peers": ",".join(home.peers),
+            "unconditional_peer_ids": _ids(home.peers),
             "persistent_peers_max_dial_period": "10s",
             "addr_book_strict": False,
-            "allow_duplicate_ip": True,
+            "allow_duplicate_ip": _share_machine([home.p2p, *map(_place, home.peers)]),
             "pex": False,
         },
         "mempool": {
@@ -206,6 +207,20 @@ def _settings(home: Home) -> dict[str, dict[str, object]]:
     }
 
 
+def _place(peer: str) -> str:
+    return peer.partition("@")[2]
+
+
+def _ids(peers: Sequence[str]) -> str:
+    return ",".join(peer.partition("@")[0] for peer in peers)
+
+
+def _share_machine(places: Sequence[str]) -> bool:
+    """Say whether of these host:port two are on one machine, as far as the addresses tell."""
+    hosts = [place.rpartition(":")[0] for place in places]
+    return len(set(hosts)) != len(hosts) or any(host.startswith("127.") for host in hosts)
+
+
 def _state_sync(wanted: StateSync | None) -> dict[str, object]:
     if wanted is None:
         return {"enable": False}
@@ -228,6 +243,8 @@ def _toml(value: object) -> str:
 _WHY = {
     "laddr rpc": "RPC knows no passwords: never anything but the loopback",
     "persistent_peers": "the nodes are known: none is looked for",
+    "unconditional_peer_ids": "strangers who fill the places for peers keep no node out",
+    "allow_duplicate_ip": "true only where nodes share a machine",
     "create_empty_blocks": "an empty block writes 58 KiB to the card",
     "discard_abci_responses": "results are in the application, not here too",
     "indexer": "nobody asks CometBFT for transactions: the application answers",
@@ -255,11 +272,20 @@ def write_config(home_path: Path, home: Home) -> None:
 
 
 def set_peers(home_path: Path, peers: Sequence[str]) -> None:
-    """Replace the peers in a config.toml that stands; raises OSError."""
+    """Replace the peers in a config.toml that stands, of an older form too; raises OSError."""
     path = home_path / "config" / "config.toml"
-    line = f"persistent_peers = {_toml(','.join(peers))}"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    lines = [line if old.startswith("persistent_peers =") else old for old in lines]
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name = line.partition(" =")[0]
+        if name == "persistent_peers":
+            lines.append(f"{name} = {_toml(','.join(peers))}")
+            lines.append(f"unconditional_peer_ids = {_toml(_ids(peers))}")
+        elif name == "allow_duplicate_ip":
+            # what the node's own address says was told when its home was made
+            shared = line.endswith("= true") or _share_machine([_place(peer) for peer in peers])
+            lines.append(f"{name} = {_toml(shared)}")
+        elif name != "unconditional_peer_ids":
+            lines.append(line)
     partial = path.with_name(path.name + ".new")
     partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -13,14 +13,15 @@ nodes/NAME/             all that one node needs, beside network.json and genesis
 
 import dataclasses
 import json
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.network.errors import NetworkFolderError
 from ledger.genesis import RegionGenesis, WideGenesis
 from ledger.protocol.errors import ProtocolError
 from ledger.protocol.records import is_cluster_name
-from tools.errors import CommandError
 
 _VERSION = 1
 _MOST_BYTES = 1 << 20
@@ -28,6 +29,8 @@ _MOST_GENESIS_BYTES = 16 << 20
 
 WIDE = "wide"
 REGIONAL = "regional"
+
+LOOPBACK = "127.0.0.1"
 
 Genesis = WideGenesis | RegionGenesis
 
@@ -51,6 +54,16 @@ class NodeEntry:
     def peer(self) -> str:
         """The form in which other nodes name it."""
         return f"{self.id}@{self.p2p}"
+
+    @property
+    def host(self) -> str:
+        """Where its peers reach it, without the port."""
+        return self.p2p.rpartition(":")[0]
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Tell whether its peers can be on its own machine only."""
+        return self.host == LOOPBACK
 
 
 class NodePaths:
@@ -84,17 +97,17 @@ class NetworkFolder:
 
     @classmethod
     def load(cls, path: Path) -> "NetworkFolder":
-        """Read network.json; raises CommandError."""
+        """Read network.json; raises NetworkFolderError."""
         file = path / "network.json"
         try:
             with file.open("rb") as opened:
                 text = opened.read(_MOST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
-            raise CommandError(
+            raise NetworkFolderError(
                 f"{file} does not exist: {path} is no network; gridwitness network init makes one"
             ) from None
         except OSError as e:
-            raise CommandError(f"{file} cannot be read: {e.strerror}") from e
+            raise NetworkFolderError(f"{file} cannot be read: {e.strerror}") from e
         try:
             data = json.loads(text)
             if data["version"] != _VERSION or data["kind"] not in (WIDE, REGIONAL):
@@ -102,7 +115,7 @@ class NetworkFolder:
             nodes = tuple(_entry(item) for item in data["nodes"])
             return cls(path, data["kind"], bytes.fromhex(data["chain"]), nodes)
         except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise CommandError(f"{file} is not what network init writes: {e}") from e
+            raise NetworkFolderError(f"{file} is not what network init writes: {e}") from e
 
     def save(self) -> None:
         """Write network.json, whole or not at all; raises OSError."""
@@ -128,31 +141,38 @@ class NetworkFolder:
         return self.path / "genesis.cbor"
 
     def load_genesis(self) -> Genesis:
-        """Read the application's genesis; raises CommandError."""
+        """Read the application's genesis; raises NetworkFolderError."""
         decode = WideGenesis.decode if self.kind == WIDE else RegionGenesis.decode
         try:
             with self.genesis_file.open("rb") as file:
                 return decode(file.read(_MOST_GENESIS_BYTES))
         except OSError as e:
-            raise CommandError(f"{self.genesis_file} cannot be read: {e.strerror}") from e
+            raise NetworkFolderError(f"{self.genesis_file} cannot be read: {e.strerror}") from e
         except ProtocolError as e:
-            raise CommandError(f"{self.genesis_file} is not this network's genesis: {e}") from e
+            raise NetworkFolderError(
+                f"{self.genesis_file} is not this network's genesis: {e}"
+            ) from e
 
     def paths(self, name: str) -> NodePaths:
         """Give where a node's files are."""
         return NodePaths(self.path / "nodes" / name)
 
     def node(self, name: str) -> NodeEntry:
-        """Give one node; raises CommandError for an unknown one."""
+        """Give one node; raises NetworkFolderError for an unknown one."""
         for node in self.nodes:
             if node.name == name:
                 return node
         names = ", ".join(node.name for node in self.nodes)
-        raise CommandError(f"{name} is not a node of this network: it has {names}")
+        raise NetworkFolderError(f"{name} is not a node of this network: it has {names}")
 
     def here(self) -> list[NodeEntry]:
         """Give the nodes whose homes are on this machine."""
         return [node for node in self.nodes if self.paths(node.name).comet.is_dir()]
+
+
+def has_control(text: str) -> bool:
+    """Say whether a path has control characters, with which it would be more than one line."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def _entry(item: dict[str, Any]) -> NodeEntry:

@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway import config, node
-from ledger.genesis import GenesisValidator, Parameters, RegionGenesis, WideGenesis
-from ledger.keys import Signer
-from ledger.region import RegionDirectory
-from tools.cometbft import ENVIRONMENT, folder
-from tools.errors import CommandError
-from tools.network_folder import REGIONAL, WIDE, Genesis, NetworkFolder, NodeEntry, NodePaths
-from tools.network_home import (
+from gateway.network import program
+from gateway.network.errors import NetworkFolderError
+from gateway.network.folder import (
+    LOOPBACK,
+    REGIONAL,
+    WIDE,
+    Genesis,
+    NetworkFolder,
+    NodeEntry,
+    NodePaths,
+    has_control,
+)
+from gateway.network.home import (
     Home,
     Key,
     StateSync,
@@ -30,18 +36,22 @@ from tools.network_home import (
     write_genesis,
     write_keys,
 )
+from ledger.genesis import GenesisValidator, Parameters, RegionGenesis, WideGenesis
+from ledger.keys import Signer
+from ledger.region import RegionDirectory
 
-LOOPBACK = "127.0.0.1"
 PORTS = 4
 """Ports of a node: peers, RPC, CometBFT's metrics, the application's."""
 APPLICATION = "unix://app.sock"
 """Relative to the node's folder, in which both processes run: an absolute one may be too long."""
-_POWER = 1
-_ROOT = Path(__file__).resolve().parent.parent
+_POWER = 10
+"""Each validator's. With 1, CometBFT takes one of four for a third of the power, dividing whole
+numbers, and holds it for one without which the chain stands. Such a node, after it was away, does
+not fetch blocks in bulk but four a second (blocksync/reactor.go, localNodeBlocksTheChain)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class NetworkPlan:
     """What both kinds of networks need to know. ``hosts`` are addresses other than the loopback.
 
     ``settings`` are values for each node's application.toml (wide) or gateway.toml (region).
@@ -66,7 +76,7 @@ class Member(NamedTuple):
 
 
 def create_wide(
-    path: Path, name: str, plan: Plan, regions: Sequence[tuple[bytes, tuple[bytes, ...]]]
+    path: Path, name: str, plan: NetworkPlan, regions: Sequence[tuple[bytes, tuple[bytes, ...]]]
 ) -> NetworkFolder:
     """Make a wide-area network of the regions given as (chain, gateways' keys).
 
@@ -93,7 +103,7 @@ def create_regional(
     path: Path,
     name: str,
     parameters: Parameters,
-    plan: Plan,
+    plan: NetworkPlan,
     meters: Sequence[tuple[bytes, str]] = (),
 ) -> NetworkFolder:
     """Make a region that several gateways serve, one a node; raises as ``create_wide`` does."""
@@ -117,7 +127,7 @@ def create_regional(
     return _create(path, genesis, members=members, tuning=plan.tuning, operators=keys, fill=fill)
 
 
-def make_members(plan: Plan) -> list[Member]:
+def make_members(plan: NetworkPlan) -> list[Member]:
     """Give each node its keys and addresses, in the order of the names."""
     members = []
     for number, name in enumerate(plan.names):
@@ -142,6 +152,11 @@ def make_entry(name: str, node_key: Key, port: int, host: str | None) -> NodeEnt
 def port_of(address: str) -> int:
     """Give the port of an address of network.json."""
     return int(address.removesuffix("/metrics").rpartition(":")[2])
+
+
+def ports_of(entry: NodeEntry) -> set[int]:
+    """Give the four ports of a node."""
+    return {port_of(a) for a in (entry.p2p, entry.rpc, entry.metrics, entry.application)}
 
 
 def _validators(members: Sequence[Member]) -> tuple[GenesisValidator, ...]:
@@ -194,7 +209,7 @@ def write_home(
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(genesis.created))
     write_keys(home, member.validator, member.node)
     write_genesis(home, genesis_document(genesis, created))
-    everywhere = not entry.p2p.startswith(LOOPBACK + ":")
+    everywhere = not entry.is_on_loopback
     write_config(
         home,
         Home(
@@ -244,23 +259,49 @@ def write_gateway_node(
 
 
 def write_unit(place: NodePaths, network: Path) -> None:
-    """Write the node's systemd unit, for the network's folder under its final name."""
-    program = ""
-    own = folder() / "bin" / "cometbft"
+    """Write the node's systemd unit, for the network's folder under its final name.
+
+    Raises OSError, and NetworkFolderError for a path that no unit can hold.
+    """
+    place.unit.write_text(render_unit(place, network), encoding="utf-8", errors="surrogateescape")
+
+
+def render_unit(place: NodePaths, network: Path) -> str:
+    """Give the node's systemd unit, for this program and a network's folder.
+
+    Raises NetworkFolderError for a path that no unit can hold.
+    """
+    environment = ""
+    own = program.own_program()
     if not own.exists():
-        program = f"# Environment={ENVIRONMENT}=(where CometBFT is, if not in {own})\n"
+        environment = f"# Environment={program.ENVIRONMENT}=(where CometBFT is, if not in {own})\n"
     name = place.path.name
-    place.unit.write_text(
-        _UNIT.format(
-            name=name,
-            root=_ROOT,
-            python=sys.executable,
-            network=network.absolute(),
-            node=network.absolute() / "nodes" / name,
-            program=program,
-        ),
-        encoding="utf-8",
+    return _UNIT.format(
+        name=name,
+        root=_unit_path(program.ROOT),
+        python=_unit_word(_unit_path(sys.executable)),
+        network=_unit_word(_unit_path(network.absolute()).replace("$", "$$")),
+        node=_unit_paths_word(_unit_path(network.absolute() / "nodes" / name)),
+        environment=environment,
     )
+
+
+def _unit_path(path: Path | str) -> str:
+    """Give a path without specifiers of systemd's (systemd.unit(5)); raises NetworkFolderError."""
+    text = str(path)
+    if has_control(text):
+        raise NetworkFolderError(f"{text!r} has control characters: name another folder")
+    return text.replace("%", "%%")
+
+
+def _unit_word(text: str) -> str:
+    """Give a word of a command line, quoted with C escapes (systemd.syntax(7), Quoting)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _unit_paths_word(text: str) -> str:
+    """Give a word of a list of paths: there quotes count, and a backslash is itself."""
+    return '"' + text.replace('"', '"\'"\'"') + '"'
 
 
 _UNIT = """\
@@ -274,7 +315,7 @@ Type=notify
 User=gridwitness
 WorkingDirectory={root}
 ExecStart={python} -m tools.cli network run {network} --node {name}
-{program}# a store is checked and blocks are replayed before the node answers
+{environment}# a store is checked and blocks are replayed before the node answers
 TimeoutStartSec=infinity
 # the supervisor ends the two in order, each within 20 s
 TimeoutStopSec=60
@@ -308,14 +349,14 @@ class Tie(NamedTuple):
 
 
 def find_region(path: Path, node_name: str) -> Tie:
-    """Open a region's folder, or a network of gateways; raises CommandError, RegionError.
+    """Open a region's folder, or a network of gateways; raises NetworkFolderError, RegionError.
 
     Refused is a region whose summaries are in another wide-area chain already.
     """
     if (path / "network.json").exists():
         network = NetworkFolder.load(path)
         if network.kind != REGIONAL:
-            raise CommandError(f"{path} is a wide-area network, not a region")
+            raise NetworkFolderError(f"{path} is a wide-area network, not a region")
         places = [network.paths(entry.name).path for entry in network.here()]
     else:
         places = [path]
@@ -333,7 +374,7 @@ def _refuse_begun(directory: RegionDirectory) -> None:
     finally:
         application.close()
     if height:
-        raise CommandError(
+        raise NetworkFolderError(
             f"{directory.path} has a wide-area chain of {height} blocks: "
             "its summaries cannot move to another one"
         )
@@ -342,12 +383,19 @@ def _refuse_begun(directory: RegionDirectory) -> None:
 def tie_regions(network: NetworkFolder, genesis: WideGenesis, ties: Sequence[Tie]) -> None:
     """Tell each region's gateways of the network; raises OSError, ConfigError."""
     for tie in ties:
-        for directory in tie.directories:
-            directory.wide_genesis.write_bytes(genesis.encode())
-            for file in directory.wide.parent.glob("wide.sqlite*"):
-                file.unlink()
-            settings = {"wide.forward": True, "wide.node": network.node(tie.node).rpc}
-            change_settings(directory.config, settings)
+        tie_region(tie, genesis, network.node(tie.node).rpc)
+
+
+def tie_region(tie: Tie, genesis: WideGenesis, rpc: str) -> None:
+    """Tell a region's gateways of the network, through the node at ``rpc``.
+
+    Raises OSError, ConfigError.
+    """
+    for directory in tie.directories:
+        directory.wide_genesis.write_bytes(genesis.encode())
+        for file in directory.wide.parent.glob("wide.sqlite*"):
+            file.unlink()
+        change_settings(directory.config, {"wide.forward": True, "wide.node": rpc})
 
 
 def check_settings(ties: Sequence[Tie]) -> None:
