@@ -33,7 +33,7 @@ from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 
 _START_LIMIT_S = 60
-_DRAIN_LIMIT_S = 10
+_DRAIN_LIMIT_S = 40  # a network with a node away takes seconds a summary
 _CODES = {row.name: row.code for row in quantities.TABLE}
 _FAST_ROUND_MS = 15_000  # how long a meter waits at most for its neighbours when nothing is paced
 _TICK_S = 0.02

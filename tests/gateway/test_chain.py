@@ -201,7 +201,7 @@ def test_gateway_that_began_from_a_snapshot_is_told_where_it_ends(
         chain.committed(4, Decision(OWN.address))
     block(application, chain, FIRST + 3)
     assert [(news.height, news.ours) for news in chain.take_news()] == [(3, False), (4, False)]
-    assert application.blocks.unsigned_heads() == []
+    assert application.blocks.unsigned_heads(1) == []
 
 
 def test_chain_is_behind_until_its_node_says_that_it_is_in_step(
