@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from hil.meters import ROOT
@@ -17,17 +16,14 @@ _TAIL = 500
 class GatewayProcess:
     """One gateway process: its ``config`` file, its status and log below ``folder``.
 
-    ``command`` is what starts it, without the options; ``name`` tells several apart.
+    ``name`` is that of its files.
     """
 
-    def __init__(
-        self, name: str, config: Path, folder: Path, command: Sequence[str] = ("-m", "gateway")
-    ) -> None:
+    def __init__(self, name: str, config: Path, folder: Path) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self._config = config
         self._status_file = folder / f"{name}.json"
-        self._command = command
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -36,7 +32,8 @@ class GatewayProcess:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *self._command,
+                "-m",
+                "gateway",
                 "--config",
                 str(self._config),
                 "--status",
