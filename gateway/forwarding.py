@@ -1,21 +1,23 @@
 """Store and forward: summaries of finished windows go up to the wide-area chain, oldest first.
 
 A summary is in the outbox before anything is sent, and leaves it when the wide area has it.
-Repeats are harmless: a summary is identified by its region and heights. While the wide area cannot
-be reached, or refuses, the oldest one is tried again with growing pauses; nothing is skipped, for
-the wide area takes no gaps. A refusal that no waiting mends is said loudly and tried seldom.
+Repeats are harmless: a summary is identified by its region and heights. Several can be on their way
+at once, each behind the one before. While the wide area cannot be reached, or refuses the oldest
+one, that is tried again with growing pauses; nothing is skipped, for the wide area takes no gaps.
+A refusal that no waiting mends is said loudly and tried seldom.
 
 Several gateways of one region send the same summary, each with its own signature; to the wide area
 it is the same one.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol
 
 from gateway.counters import Counters
-from gateway.queue import Queue
+from gateway.queue import Outgoing, Queue
 from gateway.roundbook import Instant
 from ledger.engine.abci import Answer, TxResult
 from ledger.engine.solo import Solo
@@ -33,7 +35,7 @@ from ledger.regional.summary import summarise
 from ledger.wide import codes
 from ledger.wide.application import WideApplication
 from ledger.wide.proofs import verify_offers, verify_region, verify_summary
-from ledger.wide.state import Offers
+from ledger.wide.state import Offers, Region
 from ledger.wide.summary import Summary
 
 _log = logging.getLogger("gateway.forwarding")
@@ -57,10 +59,11 @@ class WideArea(Protocol):
     def height(self) -> int:
         """The newest block that is known here."""
 
-    def submit(self, tx: bytes) -> TxResult | None:
-        """Hand a summary over; OK also for one that is there already. Raises OSError.
+    def submit(self, txs: Sequence[bytes]) -> list[TxResult]:
+        """Hand a region's summaries over, oldest first; gives what became of the first of them.
 
-        None: it is on its way, ask again soon.
+        OK: it is there, maybe since long ago. After the first that is refused there are no more
+        results. What has none is on its way: ask again soon. Raises OSError.
         """
 
 
@@ -76,11 +79,23 @@ class LocalWideArea:
         """The newest block."""
         return self._application.height
 
-    def submit(self, tx: bytes) -> TxResult | None:
-        """Put a summary into a block of its own, unless it is in the chain.
+    def submit(self, txs: Sequence[bytes]) -> list[TxResult]:
+        """Put each summary into a block of its own, unless it is in the chain.
 
-        None while it waits there for others of the region's gateways.
+        One that waits there for others of the region's gateways is on its way, and so is what
+        follows it.
         """
+        results: list[TxResult] = []
+        for tx in txs:
+            result = self._submit(tx)
+            if result is None:
+                break
+            results.append(result)
+            if result.code != codes.OK:
+                break
+        return results
+
+    def _submit(self, tx: bytes) -> TxResult | None:
         result = self._node.check_tx(tx)
         if result.code == codes.OK:
             result = self._node.execute([tx]).tx_results[0]
@@ -107,10 +122,12 @@ class _NotShownYet(Exception):
 class RemoteWideArea:
     """The wide-area chain on a node elsewhere, which CometBFT keeps.
 
-    The node's word that a summary is in the chain counts for nothing: a light client follows the
-    chain from its genesis, and from then on from what it believed last, to a header that shows it.
-    (Where the genesis names no validators there are no such headers, and the node is believed.)
-    Calls are made in a thread, one at a time, and none of them waits for a block.
+    Summaries follow each other through the node's mempool, so that a chain that takes seconds a
+    block holds no row of them up. The node's word that one is in the chain counts for nothing: a
+    light client follows the chain from its genesis, and from then on from what it believed last, to
+    a header that shows it. (Where the genesis names no validators there are no such headers, and
+    the node is believed.) Calls are made in a thread, one at a time, and none of them waits for a
+    block.
     """
 
     def __init__(self, rpc: Rpc, genesis: WideGenesis) -> None:
@@ -118,8 +135,9 @@ class RemoteWideArea:
         self._client = Client(Trusted.start(genesis)) if genesis.validators else None
         self._unshown = 0
         self._height = 0
+        self._one_by_one = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wide")
-        self._asked: tuple[bytes, Future[TxResult | None]] | None = None
+        self._asked: tuple[bytes, Future[list[TxResult]]] | None = None
 
     def close(self) -> None:
         """End the thread and let go of the connection."""
@@ -131,47 +149,94 @@ class RemoteWideArea:
         """The newest block that an answer told of."""
         return self._height
 
-    def submit(self, tx: bytes) -> TxResult | None:
-        """Begin to hand a summary over, or tell how that went; see WideArea."""
-        if self._asked is None or self._asked[0] != tx:
-            self._asked = tx, self._pool.submit(self._hand_over, tx)
-            return None
-        asked = self._asked[1]
-        if not asked.done():
-            return None
-        self._asked = None
-        return asked.result()
+    def submit(self, txs: Sequence[bytes]) -> list[TxResult]:
+        """Tell how handing over went, if it is over, and begin anew where nothing came of it."""
+        if self._asked is not None:
+            first, asked = self._asked
+            if not asked.done():
+                return []
+            self._asked = None
+            results = asked.result()
+            if results and first == txs[0]:
+                return results
+        self._asked = txs[0], self._pool.submit(self._hand_over, list(txs))
+        return []
 
-    def _hand_over(self, tx: bytes) -> TxResult | None:
+    def _hand_over(self, txs: Sequence[bytes]) -> list[TxResult]:
         try:
-            result = self._look(tx)
+            results = self._look(txs)
         except _NotShownYet as e:
             self._unshown += 1
             if self._unshown >= _MOST_LOOKS:
                 raise OSError(str(e)) from None
-            return None
+            return []
         self._unshown = 0
-        return result
+        if results:
+            self._one_by_one = False
+        return results
 
-    def _look(self, tx: bytes) -> TxResult | None:
-        """Look whether the summary is in the chain, else give it to the mempool."""
-        envelope = Envelope.parse(tx)
-        digest = payload_digest(envelope.payload)
-        summary = Summary.decode(envelope.payload)
-        there = self._digest_there(summary)
-        if there == digest or (there is not None and self._conflict(summary.region) == digest):
-            return TxResult(codes.OK)
-        (result,) = self._rpc.broadcast([tx])
-        if result.code == codes.DUPLICATE:
-            if there is None and self._is_offered(envelope, summary.region):
-                return None  # it waits for more of the region's gateways
-            if there is None and self._client is not None:
+    def _look(self, txs: Sequence[bytes]) -> list[TxResult]:
+        """Give to the mempool what the region has not reported yet; see what came of the rest."""
+        envelopes = [Envelope.parse(tx) for tx in txs]
+        summaries = [Summary.decode(envelope.payload) for envelope in envelopes]
+        answer, leaf = self._region(summaries[0].region)
+        reported = sum(summary.to_height <= leaf.to_height for summary in summaries)
+        refused = self._broadcast(envelopes[reported:])
+        results: list[TxResult] = []
+        try:
+            for envelope, summary in zip(envelopes[:reported], summaries, strict=False):
+                results.append(self._became(envelope, summary, answer, leaf.conflict))
+                if results[-1].code != codes.OK:
+                    return results
+        except _NotShownYet:
+            if results:
+                return results
+            raise
+        return results + refused
+
+    def _region(self, region: bytes) -> tuple[Answer, Region]:
+        """Ask what a region has reported, not believed yet."""
+        answer = self._rpc.query("region", region)
+        self._height = max(self._height, answer.height)
+        with _proving():
+            verify_region(answer.app_hash, region, answer.value, answer.proof)
+            return answer, Region() if answer.value is None else region_leaf(answer.value)
+
+    def _broadcast(self, envelopes: Sequence[Envelope]) -> list[TxResult]:
+        """Give summaries to the mempool; gives why the first is refused, if it is.
+
+        Where another is refused, as behind one that waits for other gateways of the region, the
+        first goes alone until it is there.
+        """
+        if not envelopes:
+            return []
+        sent = envelopes[:1] if self._one_by_one else envelopes
+        first, *others = self._rpc.broadcast([envelope.raw for envelope in sent])
+        self._one_by_one |= any(result.code != codes.OK for result in others)
+        if first.code == codes.DUPLICATE:
+            if not self._is_offered(envelopes[0]):
                 raise _NotShownYet("the wide-area node does not show that the summary is in effect")
-            return TxResult(codes.OK, result.log)
-        if result.code == codes.OK and there is not None:
-            log = "other figures are in the chain for these heights: these go up as evidence"
-            return TxResult(codes.CONFLICT, log)
-        return None if result.code == codes.OK else result
+            return []  # it waits for more of the region's gateways
+        return [] if first.code == codes.OK else [first]
+
+    def _became(
+        self, envelope: Envelope, summary: Summary, answer: Answer, conflict: bytes | None
+    ) -> TxResult:
+        """Tell whether it is this summary that stands for heights that the region has reported.
+
+        ``answer`` says what is kept as evidence against the region: ``conflict``, a digest.
+        """
+        digest = payload_digest(envelope.payload)
+        if self._digest_there(summary) == digest:
+            return TxResult(codes.OK)
+        if conflict == digest:
+            self._believe(answer)
+            return TxResult(codes.OK)
+        (result,) = self._rpc.broadcast([envelope.raw])
+        if result.code != codes.OK:
+            return result
+        log = "other figures are in the chain for these heights: these go up as evidence"
+        return TxResult(codes.CONFLICT, log)
 
     def _digest_there(self, summary: Summary) -> bytes | None:
         """Give the payload digest of the summary in effect that ends where this one does.
@@ -180,50 +245,45 @@ class RemoteWideArea:
         """
         key = summary.region + summary.to_height.to_bytes(8, "big")
         answer = self._rpc.query("summary", key)
-        self._height = max(self._height, answer.height)
         if not answer.proof:
             return None
-        try:
+        with _proving():
             entry = verify_summary(
                 answer.app_hash, summary.region, summary.to_height, answer.value, answer.proof
             )
             self._believe(answer)
-        except ProtocolError as e:
-            raise OSError(f"the wide-area node proves nothing: {e}") from None
         return entry.digest
 
-    def _conflict(self, region: bytes) -> bytes | None:
-        """Give the payload digest that is kept as evidence against the region, if any."""
-        answer = self._rpc.query("region", region)
-        try:
-            verify_region(answer.app_hash, region, answer.value, answer.proof)
-            conflict = None if answer.value is None else region_leaf(answer.value).conflict
-            self._believe(answer)
-        except ProtocolError as e:
-            raise OSError(f"the wide-area node proves nothing: {e}") from None
-        return conflict
-
-    def _is_offered(self, envelope: Envelope, region: bytes) -> bool:
+    def _is_offered(self, envelope: Envelope) -> bool:
         """Tell whether a summary waits in the chain as its gateway's offer."""
+        region = Summary.decode(envelope.payload).region
         answer = self._rpc.query("offers", region)
         if answer.value is None:
             return False
-        try:
+        with _proving():
             verify_offers(answer.app_hash, region, answer.value, answer.proof)
             offered, _ = Offers.decode(answer.value).of(envelope.kid)
             self._believe(answer)
-        except ProtocolError as e:
-            raise OSError(f"the wide-area node proves nothing: {e}") from None
         return offered == payload_digest(envelope.payload)
 
     def _believe(self, answer: Answer) -> None:
-        """Follow the chain to a header of this state; raises _NotShownYet, UntrustedHeader."""
+        """Follow the chain to a header of this state; raises _NotShownYet, OSError."""
         if self._client is None:
             return
-        shown = follow_state(self._rpc, self._client, answer)
+        with _proving():
+            shown = follow_state(self._rpc, self._client, answer)
         del self._client.path[:-1]  # what led there is of no use any more
         if not shown:
             raise _NotShownYet(f"no header shows the wide area's state after block {answer.height}")
+
+
+@contextmanager
+def _proving() -> Iterator[None]:
+    """Make OSError of what a node's answer does not prove."""
+    try:
+        yield
+    except ProtocolError as e:
+        raise OSError(f"the wide-area node proves nothing: {e}") from None
 
 
 class Forwarder:
@@ -270,37 +330,39 @@ class Forwarder:
 
     def step(self, now: Instant) -> int:
         """Send what is due; gives how many summaries the wide area took."""
-        taken = 0
-        while now.steady >= self._not_before and taken < _MOST_A_STEP:
-            summary = self._queue.oldest()
-            if summary is None or not self._submit(summary.tx, now):
-                break
-            self._queue.done(summary)
-            self._counters.add("summaries.sent")
-            _log.info("event=summary-sent after=%d last=%d", summary.after, summary.last)
-            taken += 1
-        return taken
-
-    def _submit(self, tx: bytes, now: Instant) -> bool:
+        waiting = self._queue.oldest(_MOST_A_STEP) if now.steady >= self._not_before else []
+        if not waiting:
+            return 0
         try:
-            result = self._wide.submit(tx)
+            results = self._wide.submit([summary.tx for summary in waiting])
         except OSError as e:
             self._wait(now, f"cannot be reached: {e}")
-            return False
-        if result is None:
+            return 0
+        taken = 0
+        for summary, result in zip(waiting, results, strict=False):
+            if result.code != codes.OK:
+                self._refused(result, now)
+                return taken
+            self._took(summary)
+            taken += 1
+        if taken < len(waiting):
             self._not_before = now.steady + _LOOK_AGAIN_S
-            return False
-        if result.code != codes.OK:
-            why = f"refused as {codes.NAMES.get(result.code, result.code)}: {result.log}"
-            if result.code not in _TRANSIENT and result.code < _GATE:
-                self._pause_s = _LAST_PAUSE_S
-                self._counters.add("summaries.refused")
-                _log.error("event=summary-refused reason=%r", why)
-            self._wait(now, why)
-            return False
+        return taken
+
+    def _took(self, summary: Outgoing) -> None:
+        self._queue.done(summary)
         self._pause_s = _FIRST_PAUSE_S
         self.last_error = ""
-        return True
+        self._counters.add("summaries.sent")
+        _log.info("event=summary-sent after=%d last=%d", summary.after, summary.last)
+
+    def _refused(self, result: TxResult, now: Instant) -> None:
+        why = f"refused as {codes.NAMES.get(result.code, result.code)}: {result.log}"
+        if result.code not in _TRANSIENT and result.code < _GATE:
+            self._pause_s = _LAST_PAUSE_S
+            self._counters.add("summaries.refused")
+            _log.error("event=summary-refused reason=%r", why)
+        self._wait(now, why)
 
     def _wait(self, now: Instant, why: str) -> None:
         self._not_before = now.steady + self._pause_s

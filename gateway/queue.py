@@ -135,10 +135,10 @@ class Queue:
         rows = self._read(query, (region,))
         return int(rows[0][0]) if rows else 0
 
-    def oldest(self) -> Outgoing | None:
-        """Give the summary that must go next, or None."""
-        rows = self._read("SELECT row, region, after, last, tx FROM outbox ORDER BY row LIMIT 1")
-        return Outgoing(*rows[0]) if rows else None
+    def oldest(self, most: int) -> list[Outgoing]:
+        """Give the summaries that must go next, oldest first."""
+        query = "SELECT row, region, after, last, tx FROM outbox ORDER BY row LIMIT ?"
+        return [Outgoing(*row) for row in self._read(query, (most,))]
 
     def done(self, summary: Outgoing) -> None:
         """Delete a summary that the wide-area chain has, or refused for good."""
@@ -157,7 +157,7 @@ class Queue:
     def _count(self, table: str) -> int:
         return int(self._read(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - our own names
 
-    def _read(self, query: str, values: tuple[bytes, ...] = ()) -> list[Any]:
+    def _read(self, query: str, values: tuple[bytes | int, ...] = ()) -> list[Any]:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as e:

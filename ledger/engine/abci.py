@@ -145,8 +145,14 @@ class Application(Protocol):
     def query(self, path: str, key: bytes) -> Answer:
         """Answer from the state, with a proof; raises Refused for an unknown path or key form."""
 
-    def check_tx(self, tx: bytes) -> TxResult:
-        """Tell whether a transaction may enter the mempool; changes nothing."""
+    def check_tx(self, tx: bytes, *, new: bool = False) -> TxResult:
+        """Tell whether a transaction may enter the mempool, or stay there; changes nothing.
+
+        ``new``: it comes for the first time (CheckTxType_New). Nodes commit a block one after the
+        other, and CometBFT offers a transaction to each of them once: what builds on a block that
+        this node may be about to commit is let in, and has to be right when it is asked about it
+        again, after the next commit (CheckTxType_Recheck).
+        """
 
     def prepare_proposal(self, txs: list[bytes], max_tx_bytes: int) -> list[bytes]:
         """Choose and order the transactions of a block to propose."""

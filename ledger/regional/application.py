@@ -149,22 +149,24 @@ class RegionalApplication:
         height = self._stored_engine_height()  # of a block that is applied and not committed too
         return Answer(value, proof, self.app_hash, height)
 
-    def check_tx(self, tx: bytes) -> TxResult:
-        """See abci.Application."""
+    def check_tx(self, tx: bytes, *, new: bool = False) -> TxResult:
+        """See abci.Application. A new ballot may name a head that this node has yet to make."""
         try:
             envelope, record = self.delivery.open(tx)
-            self._check(envelope, record)
+            self._check(envelope, record, new=new)
             check_ahead(record, self._committed.last_block_height + 1)
         except Refused as refused:
             return refused.result
         return TxResult(codes.OK)
 
-    def _check(self, envelope: Envelope, record: Record | records.Close) -> None:
+    def _check(
+        self, envelope: Envelope, record: Record | records.Close, *, new: bool = False
+    ) -> None:
         if isinstance(record, records.Close):
             self.delivery.check_close(envelope, record, self.last_round)
             self._closes.check(envelope, record)
         else:
-            self.delivery.check(envelope, record, self._pending)
+            self.delivery.check(envelope, record, self._pending, new=new)
 
     def prepare_proposal(self, txs: list[bytes], max_tx_bytes: int) -> list[bytes]:
         """See abci.Application: what fits, without what the rules refuse; closes come last.

@@ -124,17 +124,24 @@ class Delivery:
             raise Refused(codes.WRONG_CHAIN, "the record belongs to another region")
         return envelope, record
 
-    def check(self, envelope: Envelope, record: Record, pending: Pending) -> None:
-        """Check every rule of delivery; raises Refused and changes nothing."""
-        self._check_signature(envelope, self.admissible(envelope, record, pending))
+    def check(
+        self, envelope: Envelope, record: Record, pending: Pending, *, new: bool = False
+    ) -> None:
+        """Check every rule of delivery; raises Refused and changes nothing.
 
-    def admissible(self, envelope: Envelope, record: Record, pending: Pending) -> bytes:
+        ``new``: the head that a ballot names may be one of a block to come.
+        """
+        self._check_signature(envelope, self.admissible(envelope, record, pending, new=new))
+
+    def admissible(
+        self, envelope: Envelope, record: Record, pending: Pending, *, new: bool = False
+    ) -> bytes:
         """Check every rule of delivery but the signature; gives the signer's key.
 
         Raises Refused.
         """
         if isinstance(record, MemberRecord):
-            key = self._member_record(envelope, record, pending)
+            key = self._member_record(envelope, record, pending, new=new)
         elif isinstance(record, records.RegistryChange):
             key = self._registry_change(envelope, record, pending)
         elif isinstance(record, records.Head):
@@ -161,13 +168,15 @@ class Delivery:
         if rounds.end_of(record.round, self._genesis.parameters.round_s) > records.MAX_TIME:
             raise Refused(codes.WRONG_ROUND, f"round {record.round} ends after what a head can say")
 
-    def _member_record(self, envelope: Envelope, record: MemberRecord, pending: Pending) -> bytes:
+    def _member_record(
+        self, envelope: Envelope, record: MemberRecord, pending: Pending, *, new: bool
+    ) -> bytes:
         member = self._state.members.get(envelope.kid)
         if member is None:
             raise Refused(codes.UNKNOWN_SIGNER, "the signer is not a member of the region")
         if member.suspended or not member.active_at(self.round_of(record)):
             raise Refused(codes.NOT_ACTIVE, "the signer is suspended or not a member in that round")
-        if isinstance(record, records.Ballot) and self.named_height(record) is None:
+        if isinstance(record, records.Ballot) and not (new or self._names_a_head(record)):
             raise Refused(codes.UNKNOWN_PARENT, "the ballot names a head that is not in this chain")
         self._check_slot(envelope, record, member, pending)
         if self._is_far(record):
@@ -193,6 +202,9 @@ class Delivery:
         if ballot.parent == self._genesis.digest:
             return 0
         return self._blocks.height_of(ballot.parent)
+
+    def _names_a_head(self, ballot: records.Ballot) -> bool:
+        return self.named_height(ballot) is not None
 
     def _check_slot(
         self,

@@ -139,12 +139,11 @@ class WideApplication:
         """See abci.Application."""
         return self.network.validators
 
-    def check_tx(self, tx: bytes) -> TxResult:
+    def check_tx(self, tx: bytes, *, new: bool = False) -> TxResult:  # noqa: ARG002
         """See abci.Application. Evidence of a conflict is let in.
 
-        So is a summary that follows one which was let in since the last commit. Nodes commit a
-        block one after the other, and CometBFT offers a transaction to each of them once: refused
-        by those that are behind by a moment, it would wait in one mempool with nobody to vote.
+        So is a summary that follows one which was let in since the last commit: several can be on
+        their way at once, whether they are new or checked again.
         """
         try:
             _, record = self._check(tx, self._coming)

@@ -66,6 +66,7 @@ class Pool:
         self._gateway = gateway
         self.txs: list[bytes] = []
         self.cache: set[bytes] = set()
+        self.offered: set[bytes] = set()
         self.away = False
 
     def broadcast(self, txs: Sequence[bytes]) -> list[TxResult]:
@@ -80,11 +81,17 @@ class Pool:
         if tx in self.cache:
             return TxResult(OK, "tx already exists in cache")
         with self._gateway.chain.lock:
-            result = self._gateway.app.check_tx(tx)
+            result = self._gateway.app.check_tx(tx, new=True)
         if result.code == OK:
             self.txs.append(tx)
             self.cache.add(tx)
         return result
+
+    def offer(self, tx: bytes) -> None:
+        """Take what another node has; CometBFT's nodes tell each other of a transaction once."""
+        if tx not in self.offered:
+            self.offered.add(tx)
+            self.add(tx)
 
     def close(self) -> None:
         pass
@@ -264,6 +271,12 @@ class Cluster:
     def voting(self) -> list[Gateway]:
         return [gateway for gateway in self.alive if not gateway.lags]
 
+    @property
+    def newest(self) -> bytes:
+        """The payload of the head that the broker keeps."""
+        assert self.head is not None
+        return Envelope.parse(self.head).payload
+
     # the broker
 
     def publish(self, by: Gateway, topic: str, payload: bytes, retain: bool) -> None:
@@ -288,10 +301,7 @@ class Cluster:
         alive = self.voting
         if 3 * len(alive) <= 2 * len(self.gateways):
             return False
-        pooled = {tx: None for gateway in alive for tx in gateway.pool.txs}
-        for gateway in alive:
-            for tx in pooled:
-                gateway.pool.add(tx)
+        self.gossip()
         self.proposer = (self.proposer + 1) % len(self.gateways)
         proposer = self.gateways[self.proposer]
         if proposer not in alive:
@@ -306,6 +316,14 @@ class Cluster:
         for gateway in alive:
             gateway.apply(height, self.decided[-1])
         return True
+
+    def gossip(self) -> None:
+        """Tell every mempool what the others have; none is open while its node catches up."""
+        there = [gateway for gateway in self.alive if not gateway.catching_up]
+        pooled = {tx: None for gateway in there for tx in gateway.pool.txs}
+        for gateway in there:
+            for tx in pooled:
+                gateway.pool.offer(tx)
 
     def catch_up(self, gateway: Gateway) -> None:
         """Give a node the blocks that it missed."""

@@ -24,9 +24,10 @@ from ledger.verify import Verifier
 from ledger.wide import codes
 from ledger.wide.application import TABLES, WideApplication
 from ledger.wide.entries import Entry
-from ledger.wide.state import LOG_KEY, offers_key, region_key
+from ledger.wide.state import LOG_KEY, Region, offers_key, region_key
 from ledger.wide.summary import Summary
-from tests.gateway.region import FIRST, GATEWAY, Region, signer
+from tests.gateway.region import FIRST, GATEWAY, signer
+from tests.gateway.region import Region as Street
 from tests.ledger.light.chain import Chain
 from tests.ledger.light.proofs import FOUR, with_validators
 from tests.ledger.wide.bench import summary as summary_of
@@ -47,19 +48,19 @@ class Flaky:
     def height(self) -> int:
         return self.inner.height
 
-    def submit(self, tx: bytes) -> TxResult | None:
+    def submit(self, txs: Sequence[bytes]) -> list[TxResult]:
         self.asked += 1
         if self.away:
             raise ConnectionRefusedError("nobody there")
-        result = self.inner.submit(tx)
+        results = self.inner.submit(txs)
         if self.mute:
             raise TimeoutError("no answer")
-        return result
+        return results
 
 
 class Bench:
     def __init__(self, folder: Path) -> None:
-        self.region = Region(folder=folder, window_rounds=WINDOW)
+        self.region = Street(folder=folder, window_rounds=WINDOW)
         chain, gateways = self.region.genesis.chain, self.region.genesis.gateways
         self.genesis = WideGenesis("wide", 0, ((chain, gateways),))
         self.wide = WideApplication(self.genesis, Database(None, TABLES), Verifier())
@@ -109,8 +110,7 @@ def test_every_window_goes_up_and_leaves_the_outbox(bench: Bench) -> None:
 
 def test_summary_says_what_the_region_settled(bench: Bench) -> None:
     bench.play(WINDOW)
-    outgoing = bench.region.queue.oldest()
-    assert outgoing is not None
+    (outgoing,) = bench.region.queue.oldest(1)
     summary = Summary.decode(Envelope.parse(outgoing.tx).payload)
     assert (summary.from_height, summary.to_height) == (0, WINDOW)
     assert summary.accepted == WINDOW * len(bench.region.meters)
@@ -190,6 +190,7 @@ class FarNode:
         name = Trusted.start(genesis).chain_id
         self.chain = Chain(name, lambda height: FOUR, {0: self.wide.app_hash})
         self.headers = True
+        self.lock = threading.RLock()  # a block comes between two calls
         self.pool: list[bytes] = []
         self.cache: set[bytes] = set()
         self.away = False
@@ -199,13 +200,14 @@ class FarNode:
 
     def broadcast(self, txs: Sequence[bytes]) -> list[TxResult]:
         self._meet()
-        self.broadcasts += 1
-        return [self._take(tx) for tx in txs]
+        with self.lock:
+            self.broadcasts += 1
+            return [self._take(tx) for tx in txs]
 
     def _take(self, tx: bytes) -> TxResult:
         if tx in self.cache:
             return TxResult(OK, "tx already exists in cache")
-        result = self.wide.check_tx(tx)
+        result = self.wide.check_tx(tx, new=True)
         if result.code == OK:
             self.pool.append(tx)
             self.cache.add(tx)
@@ -213,7 +215,8 @@ class FarNode:
 
     def query(self, path: str, key: bytes) -> Answer:
         self._meet()
-        return self.wide.query(path, key)
+        with self.lock:
+            return self.wide.query(path, key)
 
     def light_block(self, height: int) -> LightBlock:
         self._meet()
@@ -230,13 +233,14 @@ class FarNode:
         pass
 
     def block(self) -> None:
-        height = self.wide.info().last_block_height + 1
-        result = self.wide.finalize_block(height, self.pool)
-        self.chain.app_hashes[height] = result.app_hash
-        self.wide.commit()
-        told = zip(self.pool, result.tx_results, strict=True)
-        self.cache -= {tx for tx, given in told if given.code != OK}  # as CometBFT does
-        self.pool = []
+        with self.lock:
+            height = self.wide.info().last_block_height + 1
+            result = self.wide.finalize_block(height, self.pool)
+            self.chain.app_hashes[height] = result.app_hash
+            self.wide.commit()
+            told = zip(self.pool, result.tx_results, strict=True)
+            self.cache -= {tx for tx, given in told if given.code != OK}  # as CometBFT does
+            self.pool = []
 
 
 class FarBench(Bench):
@@ -293,6 +297,58 @@ def test_summary_leaves_the_outbox_when_the_far_chain_has_it(far: FarBench) -> N
     assert far.forwarder.last_error == ""
 
 
+def test_summaries_follow_each_other_without_waiting_for_blocks(far: FarBench) -> None:
+    far.play(3 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 3)
+    assert far.region.queue.outgoing == 3
+    far.far.block()
+    far.far.block()
+    assert far.until(lambda: far.region.queue.outgoing == 0) == 3
+    assert far.reported() == 3 * WINDOW
+
+
+def test_what_a_mempool_has_lost_is_handed_over_again(far: FarBench) -> None:
+    far.play(3 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 3)
+    with far.far.lock:
+        del far.far.pool[1:]  # the node was started anew after its peers had heard of the first
+        far.far.cache.clear()
+        far.far.block()
+    far.until(lambda: len(far.far.pool) == 2)
+    far.far.block()
+    far.far.block()
+    far.until(lambda: far.region.queue.outgoing == 0)
+    assert far.reported() == 3 * WINDOW
+
+
+def test_summaries_that_no_header_shows_yet_stay_and_those_before_them_go(far: FarBench) -> None:
+    far.play(3 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 3)
+    query = far.far.query
+
+    def overtaken(path: str, key: bytes) -> Answer:
+        """Answer for the second summary when a block more is out, and no header after it."""
+        second = path == "summary" and key.endswith((2 * WINDOW).to_bytes(8, "big"))
+        if second and far.far.pool:
+            far.far.headers = False
+            far.far.block()
+        return query(path, key)
+
+    with far.far.lock:
+        last = far.far.pool.pop()
+        far.far.block()
+        far.far.block()
+        far.far.pool.append(last)
+        far.far.query = overtaken  # type: ignore[method-assign]
+    far.until(lambda: far.region.queue.outgoing == 2)
+    for _ in range(10):
+        assert far.step() == 0
+        far.region.wait(0.5)
+    far.far.headers = True
+    assert far.until(lambda: far.region.queue.outgoing == 0) == 2
+    assert far.forwarder.last_error == ""
+
+
 def test_far_node_that_does_not_answer_holds_nothing_up(far: FarBench) -> None:
     far.play(WINDOW)
     far.far.may_answer.clear()
@@ -321,8 +377,7 @@ def test_summary_that_other_gateways_of_the_region_sent_is_there(far: FarBench) 
     keys = (*far.region.genesis.gateways, *(other.public_key for other in others))
     far.begin(WideGenesis("wide", 0, ((far.region.genesis.chain, keys),)))
     far.play(WINDOW)
-    outgoing = far.region.queue.oldest()
-    assert outgoing is not None
+    (outgoing,) = far.region.queue.oldest(1)
     payload = Envelope.parse(outgoing.tx).payload
     far.far.pool += [other.seal(payload).raw for other in others]
     far.far.block()
@@ -343,13 +398,42 @@ def test_offer_waits_for_other_gateways_of_the_region_and_is_no_error(far: FarBe
         far.until(lambda known=broadcasts: far.far.broadcasts > known + 1)
     assert far.region.queue.outgoing == 1
     assert far.forwarder.last_error == ""
-    outgoing = far.region.queue.oldest()
-    assert outgoing is not None
+    (outgoing,) = far.region.queue.oldest(1)
     far.far.pool.append(others[0].seal(Envelope.parse(outgoing.tx).payload).raw)
     far.far.block()
     far.far.block()
     assert far.until(lambda: far.region.queue.outgoing == 0) == 1
     assert far.region.counters["summaries.refused"] == 0
+
+
+def test_what_cannot_follow_an_offer_is_not_sent_again_and_again(far: FarBench) -> None:
+    others = [signer(1102), signer(1103)]
+    keys = (*far.region.genesis.gateways, *(other.public_key for other in others))
+    far.begin(WideGenesis("wide", 0, ((far.region.genesis.chain, keys),)))
+    far.play(2 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 2)
+    first, second = far.far.pool
+    given = list[Sequence[bytes]]()
+    take = far.far.broadcast
+
+    def noted(txs: Sequence[bytes]) -> list[TxResult]:
+        given.append(txs)
+        return take(txs)
+
+    with far.far.lock:
+        del far.far.pool[1:]  # a proposer leaves out what the rules refuse behind an offer
+        far.far.cache.discard(second)
+        far.far.block()
+        far.far.block()
+        far.far.broadcast = noted  # type: ignore[method-assign]
+    far.until(lambda: len(given) == 5)
+    assert [second in txs for txs in given] == [True, False, False, False, False]
+    assert far.forwarder.last_error == ""
+    far.far.pool.append(others[0].seal(Envelope.parse(first).payload).raw)
+    far.far.block()
+    far.far.block()
+    far.until(lambda: far.region.queue.outgoing == 1)
+    far.until(lambda: far.far.pool == [second])
 
 
 def test_offer_waits_in_a_chain_of_this_process_too(bench: Bench) -> None:
@@ -361,8 +445,7 @@ def test_offer_waits_in_a_chain_of_this_process_too(bench: Bench) -> None:
         bench.node.inner = LocalWideArea(wide)
         bench.open()
         bench.play(WINDOW)
-        outgoing = bench.region.queue.oldest()
-        assert outgoing is not None
+        (outgoing,) = bench.region.queue.oldest(1)
         for _ in range(3):
             assert bench.step() == 0
             bench.region.wait(0.5)
@@ -375,8 +458,7 @@ def test_offer_waits_in_a_chain_of_this_process_too(bench: Bench) -> None:
 
 def test_other_figures_for_the_same_heights_go_up_as_evidence_and_are_said(far: FarBench) -> None:
     far.play(WINDOW)
-    outgoing = far.region.queue.oldest()
-    assert outgoing is not None
+    (outgoing,) = far.region.queue.oldest(1)
     payload = Summary.decode(Envelope.parse(outgoing.tx).payload)
     false = Summary(**(vars_of(payload) | {"energy_in": payload.energy_in + 1}))
     far.far.pool.append(GATEWAY.seal(false.payload()).raw)
@@ -466,8 +548,7 @@ def lied_to(far: FarBench) -> tuple[Liar, Summary, bytes]:
     far.remote.close()
     far.use(liar)
     far.play(WINDOW)
-    outgoing = far.region.queue.oldest()
-    assert outgoing is not None
+    (outgoing,) = far.region.queue.oldest(1)
     payload = Envelope.parse(outgoing.tx).payload
     return liar, Summary.decode(payload), payload_digest(payload)
 
@@ -478,6 +559,8 @@ def test_summary_that_no_header_shows_stays_in_the_outbox(far: FarBench, headers
     liar.headers = headers
     entry = Entry(summary.region, summary.to_height, codes.OK, digest).encode()
     liar.answers["summary"] = made_up(entry)
+    reported = Region(1, summary.to_height).encode()
+    liar.answers["region"] = made_up_region(summary.region, reported)
     far.until(lambda: "no header shows the wide area's state" in far.forwarder.last_error)
     assert far.region.queue.outgoing == 1
     # the truth is enough
@@ -530,7 +613,8 @@ def test_conflict_that_no_header_shows_is_no_reason_to_forget_a_summary(far: Far
     liar, summary, digest = lied_to(far)
     liar.block()
     liar.answers["summary"] = made_up(Entry(summary.region, summary.to_height, 0, ZERO).encode())
-    region = liar.wide.state.region(summary.region).contradicted_by(b"")
+    reported = Region(1, summary.to_height)
+    region = replace(reported, conflict=digest)
     liar.answers["region"] = made_up_region(summary.region, region.encode())
     for _ in range(200):
         assert far.step() == 0
@@ -596,10 +680,10 @@ def test_any_answer_of_a_node_is_a_result_or_an_oserror(data: st.DataObject) -> 
     genesis = data.draw(st.sampled_from([VALIDATORS, replace(VALIDATORS, validators=())]))
     remote = RemoteWideArea(Odd(answers, [TxResult(code)]), genesis)
     try:
-        result = remote._hand_over(TX)
+        results = remote._hand_over([TX])
     except OSError:
         return
     finally:
         remote.close()
-    assert result is None or isinstance(result, TxResult)
-    assert result is None or result.code != codes.OK or not genesis.validators
+    assert all(isinstance(result, TxResult) for result in results)
+    assert all(result.code != codes.OK for result in results) or not genesis.validators

@@ -66,14 +66,14 @@ def test_summary_is_kept_once_for_its_region_and_heights() -> None:
     queue.put(REGION, 15, 30, b"second")
     assert queue.newest(REGION) == 30
     assert queue.newest(b"another!") == 0
-    summary = queue.oldest()
-    assert summary is not None and summary.tx == b"first"
-    queue.done(summary)
+    first, second = queue.oldest(9)
+    assert queue.oldest(1) == [first]
+    assert first.tx == b"first"
+    queue.done(first)
     assert queue.outgoing == 1
-    second = queue.oldest()
-    assert second is not None and (second.after, second.last, second.tx) == (15, 30, b"second")
+    assert (second.after, second.last, second.tx) == (15, 30, b"second")
     queue.done(second)
-    assert queue.oldest() is None
+    assert queue.oldest(9) == []
     assert queue.newest(REGION) == 30
     queue.close()
 

@@ -10,7 +10,7 @@ from gateway.queue import Message
 from gateway.speaker import STAND_IN_S, STAND_IN_STEP_S
 from gateway.submitted import AGAIN_S, PATIENCE_S
 from ledger.protocol import messages, records, topics
-from ledger.protocol.cose import Envelope
+from ledger.protocol.cose import Envelope, payload_digest
 from ledger.regional import codes
 from tests.gateway.region import FIRST, OPERATOR, STRANGER, Meter, signer
 from tests.gateway.several import Cluster
@@ -239,7 +239,7 @@ def test_ballot_that_names_a_head_which_a_lagging_node_lacks_is_kept_until_it_co
         cluster.run()
         cluster.wait(11)
     assert away.core.submitted == 8
-    assert len(away.pool.txs) == 4 + 1  # the readings and a close: no ballot
+    assert len(away.pool.txs) == 8 + 1  # whether the ballots are right shows when blocks come
     assert away.queue.waiting == 8
     assert not any(name.startswith("rejected") for name in away.counters.snapshot())
     cluster.catch_up(away)
@@ -247,6 +247,32 @@ def test_ballot_that_names_a_head_which_a_lagging_node_lacks_is_kept_until_it_co
     cluster.run()
     sent += readings + ballots + cluster.play(FIRST + 3)
     assert_all_is_well(cluster, sent)
+    cluster.close()
+
+
+def test_ballots_are_in_a_block_of_a_node_that_heard_them_before_the_block_that_they_name(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path, count=4)
+    sent = cluster.play(FIRST)
+    away = cluster.gateways[3]
+    away.lags = True
+    sent += cluster.play(FIRST + 1)
+    readings = [meter.reading(FIRST + 2) for meter in cluster.meters]
+    ballots = [meter.ballot(FIRST + 2, readings) for meter in cluster.meters]
+    assert {records.decode(e.payload).parent for e in ballots} == {payload_digest(cluster.newest)}
+    items = zip(cluster.meters * 2, readings + ballots, strict=True)
+    cluster.say(*[meter.message(envelope) for meter, envelope in items])
+    for gateway in cluster.gateways:
+        gateway.turn()
+    cluster.gossip()
+    cluster.catch_up(away)
+    cluster.proposer = away.number - 1
+    assert cluster.block()
+    assert cluster.proposer == away.number
+    cluster.run()
+    assert_all_is_well(cluster, sent + readings + ballots)
+    assert away.app.height == 3  # they came in together, with no ballot left for a round to come
     cluster.close()
 
 

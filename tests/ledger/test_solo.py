@@ -19,7 +19,7 @@ class Recorder:
     def info(self) -> Info:
         return Info(self.height, b"")
 
-    def check_tx(self, tx):
+    def check_tx(self, tx, *, new=False):
         self.calls.append(("check", tx))
         return TxResult(3, "no")
 

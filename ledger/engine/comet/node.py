@@ -170,8 +170,11 @@ class Node:
         if request.type == m.RECHECK:
             result = self.application.check_tx(request.tx)
         else:
-            result = self.gate.check(request.tx, self.application.check_tx)
+            result = self.gate.check(request.tx, self._check_new)
         return m.ResponseCheckTx(result.code, result.log)
+
+    def _check_new(self, tx: bytes) -> abci.TxResult:
+        return self.application.check_tx(tx, new=True)
 
     # blocks
 

@@ -56,7 +56,7 @@ class Plain:
         height, app_hash = self.committed.last_block_height, self.committed.last_block_app_hash
         return Answer(key or None, [1, b"proof"], app_hash, height)
 
-    def check_tx(self, tx: bytes) -> TxResult:
+    def check_tx(self, tx: bytes, *, new: bool = False) -> TxResult:
         self._fail("check", [tx])
         return TxResult(7, "refused: é") if tx.startswith(b"no") else TxResult(0)
 
