@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.counters import Counters
 from gateway.queue import Outgoing, Queue
@@ -34,7 +34,7 @@ from ledger.regional.application import RegionalApplication
 from ledger.regional.summary import summarise
 from ledger.wide import codes
 from ledger.wide.application import WideApplication
-from ledger.wide.proofs import verify_offers, verify_region, verify_summary
+from ledger.wide.proofs import verify_region, verify_summary
 from ledger.wide.state import Offers, Region
 from ledger.wide.summary import Summary
 
@@ -119,6 +119,13 @@ class _NotShownYet(Exception):
     """The node says something that headers to come must show."""
 
 
+class _Told(NamedTuple):
+    """What one state of the chain says became of the first summaries, and the answer of it."""
+
+    answer: Answer
+    results: list[TxResult]
+
+
 class RemoteWideArea:
     """The wide-area chain on a node elsewhere, which CometBFT keeps.
 
@@ -126,13 +133,16 @@ class RemoteWideArea:
     block holds no row of them up. The node's word that one is in the chain counts for nothing: a
     light client follows the chain from its genesis, and from then on from what it believed last, to
     a header that shows it. (Where the genesis names no validators there are no such headers, and
-    the node is believed.) Calls are made in a thread, one at a time, and none of them waits for a
-    block.
+    the node is believed.) What a state says is kept until the header after it is out: asked again,
+    a busy chain would tell of a newer state each time, and never show one.
+
+    Calls are made in a thread, one at a time, and none of them waits for a block.
     """
 
     def __init__(self, rpc: Rpc, genesis: WideGenesis) -> None:
         self._rpc = rpc
         self._client = Client(Trusted.start(genesis)) if genesis.validators else None
+        self._told: _Told | None = None
         self._unshown = 0
         self._height = 0
         self._one_by_one = False
@@ -164,10 +174,11 @@ class RemoteWideArea:
 
     def _hand_over(self, txs: Sequence[bytes]) -> list[TxResult]:
         try:
-            results = self._look(txs)
+            results = self._look([Envelope.parse(tx) for tx in txs])
         except _NotShownYet as e:
             self._unshown += 1
             if self._unshown >= _MOST_LOOKS:
+                self._unshown, self._told = 0, None
                 raise OSError(str(e)) from None
             return []
         self._unshown = 0
@@ -175,32 +186,63 @@ class RemoteWideArea:
             self._one_by_one = False
         return results
 
-    def _look(self, txs: Sequence[bytes]) -> list[TxResult]:
-        """Give to the mempool what the region has not reported yet; see what came of the rest."""
-        envelopes = [Envelope.parse(tx) for tx in txs]
-        summaries = [Summary.decode(envelope.payload) for envelope in envelopes]
-        answer, leaf = self._region(summaries[0].region)
-        reported = sum(summary.to_height <= leaf.to_height for summary in summaries)
-        refused = self._broadcast(envelopes[reported:])
-        results: list[TxResult] = []
-        try:
-            for envelope, summary in zip(envelopes[:reported], summaries, strict=False):
-                results.append(self._became(envelope, summary, answer, leaf.conflict))
-                if results[-1].code != codes.OK:
-                    return results
-        except _NotShownYet:
-            if results:
-                return results
-            raise
-        return results + refused
+    def _look(self, envelopes: Sequence[Envelope]) -> list[TxResult]:
+        """Give to the mempool what the region has not reported yet; tell what came of the rest."""
+        told = self._told or self._ask(envelopes)
+        self._told = told if told.results else None
+        refused: list[TxResult] = []
+        if all(result.code == codes.OK for result in told.results):
+            refused = self._broadcast(envelopes[len(told.results) :])
+        if told.results:
+            self._believe(told.answer)
+            self._told = None
+        return told.results + refused
 
-    def _region(self, region: bytes) -> tuple[Answer, Region]:
-        """Ask what a region has reported, not believed yet."""
+    def _ask(self, envelopes: Sequence[Envelope]) -> _Told:
+        """Ask for what the region has reported, all of one state, which is not believed yet."""
+        region = Summary.decode(envelopes[0].payload).region
         answer = self._rpc.query("region", region)
         self._height = max(self._height, answer.height)
         with _proving():
             verify_region(answer.app_hash, region, answer.value, answer.proof)
-            return answer, Region() if answer.value is None else region_leaf(answer.value)
+            leaf = Region() if answer.value is None else region_leaf(answer.value)
+        results: list[TxResult] = []
+        for envelope in envelopes:
+            if Summary.decode(envelope.payload).to_height > leaf.to_height:
+                break
+            results.append(self._became(envelope, answer, leaf))
+            if results[-1].code != codes.OK:
+                break
+        return _Told(answer, results)
+
+    def _became(self, envelope: Envelope, answer: Answer, leaf: Region) -> TxResult:
+        """Tell whether it is this summary that stands for heights that the region has reported."""
+        digest = payload_digest(envelope.payload)
+        if digest in (leaf.conflict, self._digest_there(envelope, answer.app_hash)):
+            return TxResult(codes.OK)
+        (result,) = self._rpc.broadcast([envelope.raw])
+        if result.code != codes.OK:
+            return result
+        log = "other figures are in the chain for these heights: these go up as evidence"
+        return TxResult(codes.CONFLICT, log)
+
+    def _digest_there(self, envelope: Envelope, app_hash: bytes) -> bytes | None:
+        """Give the payload digest of the summary in effect that ends where this one does.
+
+        Whichever gateway of the region has signed it.
+        """
+        summary = Summary.decode(envelope.payload)
+        key = summary.region + summary.to_height.to_bytes(8, "big")
+        answer = self._rpc.query("summary", key)
+        if answer.app_hash != app_hash:
+            raise _NotShownYet("the wide-area node tells of another state at each question")
+        if not answer.proof:
+            return None
+        with _proving():
+            entry = verify_summary(
+                app_hash, summary.region, summary.to_height, answer.value, answer.proof
+            )
+        return entry.digest
 
     def _broadcast(self, envelopes: Sequence[Envelope]) -> list[TxResult]:
         """Give summaries to the mempool; gives why the first is refused, if it is.
@@ -219,51 +261,16 @@ class RemoteWideArea:
             return []  # it waits for more of the region's gateways
         return [] if first.code == codes.OK else [first]
 
-    def _became(
-        self, envelope: Envelope, summary: Summary, answer: Answer, conflict: bytes | None
-    ) -> TxResult:
-        """Tell whether it is this summary that stands for heights that the region has reported.
-
-        ``answer`` says what is kept as evidence against the region: ``conflict``, a digest.
-        """
-        digest = payload_digest(envelope.payload)
-        if self._digest_there(summary) == digest:
-            return TxResult(codes.OK)
-        if conflict == digest:
-            self._believe(answer)
-            return TxResult(codes.OK)
-        (result,) = self._rpc.broadcast([envelope.raw])
-        if result.code != codes.OK:
-            return result
-        log = "other figures are in the chain for these heights: these go up as evidence"
-        return TxResult(codes.CONFLICT, log)
-
-    def _digest_there(self, summary: Summary) -> bytes | None:
-        """Give the payload digest of the summary in effect that ends where this one does.
-
-        Whichever gateway of the region has signed it.
-        """
-        key = summary.region + summary.to_height.to_bytes(8, "big")
-        answer = self._rpc.query("summary", key)
-        if not answer.proof:
-            return None
-        with _proving():
-            entry = verify_summary(
-                answer.app_hash, summary.region, summary.to_height, answer.value, answer.proof
-            )
-            self._believe(answer)
-        return entry.digest
-
     def _is_offered(self, envelope: Envelope) -> bool:
-        """Tell whether a summary waits in the chain as its gateway's offer."""
-        region = Summary.decode(envelope.payload).region
-        answer = self._rpc.query("offers", region)
+        """Tell whether the node says that a summary waits in the chain as its gateway's offer.
+
+        Without proof: a node that wants to hold it up need only say that it has taken it.
+        """
+        answer = self._rpc.query("offers", Summary.decode(envelope.payload).region)
         if answer.value is None:
             return False
         with _proving():
-            verify_offers(answer.app_hash, region, answer.value, answer.proof)
             offered, _ = Offers.decode(answer.value).of(envelope.kid)
-            self._believe(answer)
         return offered == payload_digest(envelope.payload)
 
     def _believe(self, answer: Answer) -> None:

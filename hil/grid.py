@@ -18,10 +18,9 @@ from typing import TypeVar
 
 from gateway.network.create import NetworkPlan, Tie, create_wide, tie_regions
 from gateway.network.folder import NetworkFolder
-from gateway.network.home import Tuning
 from hil import altered
 from hil.clusters import Cluster
-from hil.network import APPLICATION, Network, members_of
+from hil.network import APPLICATION, QUICK, Network, members_of
 from hil.report import Attack
 from hil.session import Plan, Session, View
 from hil.traces import Recording
@@ -37,7 +36,6 @@ from ledger.wide.summary import Summary
 
 VALIDATORS = ("gw-a", "gw-b", "sub-1", "sub-2")
 KILLED, ALTERED = "sub-1", "sub-2"
-_TUNING = Tuning(commit_s=0.2, propose_s=1.0)
 _PROBE_EVERY_S = 1.0
 _PROBE_PAUSE_S = 0.02
 _BLOCKS = 3  # that the others go on by, before a fault is taken for borne
@@ -170,7 +168,7 @@ class Grid:
         names = ", ".join(VALIDATORS)
         self._say(f"a wide-area network of four validators begins: {names}")
         geneses = {name: s.directory.load_genesis() for name, s in self.sessions.items()}
-        plan = NetworkPlan(names=VALIDATORS, base_port=self.plan.base_port, tuning=_TUNING)
+        plan = NetworkPlan(names=VALIDATORS, base_port=self.plan.base_port, tuning=QUICK)
         regions = [(genesis.chain, genesis.gateways) for genesis in geneses.values()]
         self.folder = create_wide(
             self.plan.folder / "network", "demo", plan, [*regions, self._probe.entry]

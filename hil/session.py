@@ -33,7 +33,8 @@ from ledger.protocol.cose import Envelope
 from ledger.region import RegionDirectory
 
 _START_LIMIT_S = 60
-_DRAIN_LIMIT_S = 40  # a network with a node away takes seconds a summary
+_DRAIN_LIMIT_S = 40
+_QUIET_S = 8  # longer than it takes the last of several gateways to speak for another
 _CODES = {row.name: row.code for row in quantities.TABLE}
 _FAST_ROUND_MS = 15_000  # how long a meter waits at most for its neighbours when nothing is paced
 _TICK_S = 0.02
@@ -123,6 +124,7 @@ class Session:
         self._view: View | None = None
         self._meters: dict[str, ProcessMeter] = {}
         self._changed = asyncio.Event()
+        self._receipt_at = 0.0
         self._observer: Observer | None = None
         self.sites: Sites
 
@@ -357,15 +359,20 @@ class Session:
         self._draw()
 
     async def _drain(self) -> None:
-        """Let receipts arrive and the last summary reach the wide-area chain."""
+        """Let receipts arrive and the last summary reach the wide-area chain.
+
+        A meter that has left, or signed before it was let in, waits for receipts that never come.
+        """
         self._stage("waiting for the last receipts and summaries")
-        await self._wait(
-            lambda: (
-                not any(m.unreceipted for m in self.progress.meters.values())
-                and self._read_status().outbox == 0
-            ),
-            _DRAIN_LIMIT_S,
-        )
+
+        def is_over() -> bool:
+            if self._read_status().outbox:
+                return False
+            waits = any(meter.unreceipted for meter in self.progress.meters.values())
+            return not waits or time.monotonic() >= self._receipt_at + _QUIET_S
+
+        self._receipt_at = time.monotonic()
+        await self._wait(is_over, _DRAIN_LIMIT_S)
 
     async def until(self, done: Callable[[], bool], limit_s: float, complaint: str) -> None:
         """Wait until ``done()``; raises SessionError with the complaint after ``limit_s``."""
@@ -396,6 +403,8 @@ class Session:
         elif kind == rig_messages.HEAD:
             own.head_round = message[2]
         elif kind == rig_messages.UNRECEIPTED:
+            if message[1] != own.unreceipted:
+                self._receipt_at = time.monotonic()
             own.unreceipted = message[1]
         elif kind == rig_messages.EVENT:
             self._note(f"{meter.name}: {message[1]}")

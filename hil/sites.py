@@ -15,16 +15,13 @@ from typing import Protocol, Self
 
 from gateway import provision
 from gateway.network.create import PORTS, NetworkPlan, change_settings, create_regional
-from gateway.network.home import Tuning
 from hil.broker import Broker, BrokerGroup, Tls
 from hil.gateways import GatewayProcess
-from hil.network import Network, member_of
+from hil.network import QUICK, Network, member_of
 from hil.ports import HOST, free_ports
 from hil.status import GatewayStatus, read_status
 from ledger.genesis import Parameters
 from ledger.region import RegionDirectory
-
-_QUICK = Tuning(commit_s=0.2, propose_s=1.0)
 
 
 @dataclass(frozen=True)
@@ -184,7 +181,7 @@ class SeveralGateways:
             names=self._names,
             base_port=free_ports(len(self._names) * PORTS),
             created=plan.created,
-            tuning=_QUICK,
+            tuning=QUICK,
             settings=plan.settings,
         )
         made = create_regional(self._path, plan.name, plan.parameters, network, plan.members)

@@ -60,6 +60,9 @@ class Tuning:
     """How long a block waits for late votes: the pace of a busy chain."""
     propose_s: float = 3.0
     """How long a proposal is waited for in the first round."""
+    vote_s: float = 1.0
+    """How long the rest of the votes are waited for, where those of two thirds decide nothing: once
+    a block whose proposer is away."""
     empty_s: int = 600
     """A block comes at least this often; in between only where there is something to order."""
 
@@ -194,6 +197,8 @@ def _settings(home: Home) -> dict[str, dict[str, object]]:
         "statesync": _state_sync(home.state_sync),
         "consensus": {
             "timeout_propose": f"{round(tuning.propose_s * 1000)}ms",
+            "timeout_prevote": f"{round(tuning.vote_s * 1000)}ms",
+            "timeout_precommit": f"{round(tuning.vote_s * 1000)}ms",
             "timeout_commit": f"{round(tuning.commit_s * 1000)}ms",
             "create_empty_blocks": False,
             "create_empty_blocks_interval": f"{tuning.empty_s}s",

@@ -11,9 +11,8 @@ from pathlib import Path
 from gateway.config import load, write_default
 from gateway.network.create import PORTS, NetworkPlan, create_regional, create_wide
 from gateway.network.folder import NetworkFolder
-from gateway.network.home import Tuning
 from gateway.service import Service
-from hil.network import Member, Network, Node, member_of, members_of
+from hil.network import QUICK, Member, Network, Node, member_of, members_of
 from hil.ports import free_ports
 from ledger.audit import audit
 from ledger.engine.comet.rpc import Rpc
@@ -43,7 +42,7 @@ class Pis:
         plan = NetworkPlan(
             names=NAMES,
             base_port=free_ports(len(NAMES) * PORTS),
-            tuning=Tuning(commit_s=0.2, propose_s=1.0),
+            tuning=QUICK,
             settings={
                 "mqtt.port": broker_port,
                 "rounds.pace": "trace",
@@ -155,7 +154,7 @@ def test_summaries_reach_a_wide_area_chain_on_another_node(tmp_path: Path) -> No
         plan = NetworkPlan(
             names=("sub-1",),
             base_port=free_ports(PORTS),
-            tuning=Tuning(commit_s=0.2, propose_s=1.0),
+            tuning=QUICK,
         )
         regions = [(genesis.chain, genesis.gateways)]
         wide = create_wide(tmp_path / "wide", "wide", plan, regions)

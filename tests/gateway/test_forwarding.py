@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,6 +190,8 @@ class FarNode:
         name = Trusted.start(genesis).chain_id
         self.chain = Chain(name, lambda height: FOUR, {0: self.wide.app_hash})
         self.headers = True
+        self.ahead = 1  # the header that shows a state comes at once
+        self.headers_asked = 0
         self.lock = threading.RLock()  # a block comes between two calls
         self.pool: list[bytes] = []
         self.cache: set[bytes] = set()
@@ -220,7 +222,8 @@ class FarNode:
 
     def light_block(self, height: int) -> LightBlock:
         self._meet()
-        if not self.headers or height > self.wide.info().last_block_height + 1:
+        self.headers_asked += 1
+        if not self.headers or height > self.wide.info().last_block_height + self.ahead:
             raise ConnectionError("no such block yet")
         return self.chain.light_block(height)
 
@@ -321,16 +324,34 @@ def test_what_a_mempool_has_lost_is_handed_over_again(far: FarBench) -> None:
     assert far.reported() == 3 * WINDOW
 
 
-def test_summaries_that_no_header_shows_yet_stay_and_those_before_them_go(far: FarBench) -> None:
+def test_chain_that_is_busy_all_the_time_shows_a_summary_too(far: FarBench) -> None:
+    other = signer(1102)
+    own = (far.region.genesis.chain, far.region.genesis.gateways)
+    far.begin(WideGenesis("wide", 0, (own, (REGION_ID, (other.public_key,)))))
+    far.far.ahead = 0  # the header after a block comes with the next block, and another state
+    far.play(WINDOW)
+    far.until(lambda: bool(far.far.pool))
+    for number in range(20):
+        far.far.pool.append(
+            other.seal(summary_of(number, REGION_ID, chain=far.genesis.chain).payload()).raw
+        )
+        far.far.block()
+        looks = far.far.headers_asked
+        far.until(
+            lambda known=looks: far.far.headers_asked > known or far.region.queue.outgoing == 0
+        )
+    assert far.region.queue.outgoing == 0
+
+
+def test_answers_of_two_states_settle_nothing_and_are_asked_again(far: FarBench) -> None:
     far.play(3 * WINDOW)
     far.until(lambda: len(far.far.pool) == 3)
     query = far.far.query
 
     def overtaken(path: str, key: bytes) -> Answer:
-        """Answer for the second summary when a block more is out, and no header after it."""
+        """Answer for the second summary when a block more is out."""
         second = path == "summary" and key.endswith((2 * WINDOW).to_bytes(8, "big"))
         if second and far.far.pool:
-            far.far.headers = False
             far.far.block()
         return query(path, key)
 
@@ -340,12 +361,7 @@ def test_summaries_that_no_header_shows_yet_stay_and_those_before_them_go(far: F
         far.far.block()
         far.far.pool.append(last)
         far.far.query = overtaken  # type: ignore[method-assign]
-    far.until(lambda: far.region.queue.outgoing == 2)
-    for _ in range(10):
-        assert far.step() == 0
-        far.region.wait(0.5)
-    far.far.headers = True
-    assert far.until(lambda: far.region.queue.outgoing == 0) == 2
+    assert far.until(lambda: far.region.queue.outgoing == 0) == 3
     assert far.forwarder.last_error == ""
 
 
@@ -522,23 +538,32 @@ class Liar(FarNode):
         return self.answers.get(path) or super().query(path, key)
 
 
-def made_up(entry: bytes, log: object = None) -> Answer:
-    """Give a proof, in a state of one's own, that this is kept in the chain."""
-    leaf = cbor.dumps([1, merkle.root([entry])] if log is None else log)
-    trie = Trie()
-    trie.set(LOG_KEY, leaf)
-    proof = [leaf, trie.prove(LOG_KEY).encode(), 0, [], entry]
-    return Answer(None, proof, trie.root(), 5)
+class MadeUp:
+    """A state of one's own, in which everything can be proved: leaves, and one kept entry."""
+
+    def __init__(self, entry: bytes, leaves: Mapping[bytes, bytes], log: object = None) -> None:
+        log = [1, merkle.root([entry])] if log is None else log
+        self._entry = entry
+        self._leaves = {**leaves, LOG_KEY: cbor.dumps(log)}
+        self._trie = Trie()
+        for key, value in self._leaves.items():
+            self._trie.set(key, value)
+
+    def summary(self) -> Answer:
+        log_proof = self._trie.prove(LOG_KEY).encode()
+        proof = [self._leaves[LOG_KEY], log_proof, 0, [], self._entry]
+        return Answer(None, proof, self._trie.root(), 5)
+
+    def leaf(self, key: bytes) -> Answer:
+        proof = self._trie.prove(key).encode()
+        return Answer(self._leaves.get(key), proof, self._trie.root(), 5)
 
 
-def made_up_region(region: bytes, value: bytes) -> Answer:
-    return made_up_leaf(region_key(region), value)
-
-
-def made_up_leaf(key: bytes, value: bytes) -> Answer:
-    trie = Trie()
-    trie.set(key, value)
-    return Answer(value, trie.prove(key).encode(), trie.root(), 5)
+def lies_about(summary: Summary, entry: Entry, region: Region) -> dict[str, Answer]:
+    """Give what a node answers that has made up a region's report and a summary of it."""
+    key = region_key(summary.region)
+    made_up = MadeUp(entry.encode(), {key: region.encode()})
+    return {"summary": made_up.summary(), "region": made_up.leaf(key)}
 
 
 def lied_to(far: FarBench) -> tuple[Liar, Summary, bytes]:
@@ -557,10 +582,8 @@ def lied_to(far: FarBench) -> tuple[Liar, Summary, bytes]:
 def test_summary_that_no_header_shows_stays_in_the_outbox(far: FarBench, headers: bool) -> None:
     liar, summary, digest = lied_to(far)
     liar.headers = headers
-    entry = Entry(summary.region, summary.to_height, codes.OK, digest).encode()
-    liar.answers["summary"] = made_up(entry)
-    reported = Region(1, summary.to_height).encode()
-    liar.answers["region"] = made_up_region(summary.region, reported)
+    entry = Entry(summary.region, summary.to_height, codes.OK, digest)
+    liar.answers |= lies_about(summary, entry, Region(1, summary.to_height))
     far.until(lambda: "no header shows the wide area's state" in far.forwarder.last_error)
     assert far.region.queue.outgoing == 1
     # the truth is enough
@@ -612,10 +635,9 @@ def test_chain_is_followed_on_from_what_was_believed_last(far: FarBench) -> None
 def test_conflict_that_no_header_shows_is_no_reason_to_forget_a_summary(far: FarBench) -> None:
     liar, summary, digest = lied_to(far)
     liar.block()
-    liar.answers["summary"] = made_up(Entry(summary.region, summary.to_height, 0, ZERO).encode())
-    reported = Region(1, summary.to_height)
-    region = replace(reported, conflict=digest)
-    liar.answers["region"] = made_up_region(summary.region, region.encode())
+    entry = Entry(summary.region, summary.to_height, codes.OK, ZERO)
+    region = Region(1, summary.to_height, conflict=digest)
+    liar.answers |= lies_about(summary, entry, region)
     for _ in range(200):
         assert far.step() == 0
         far.region.wait(0.5)
@@ -665,16 +687,21 @@ def test_any_answer_of_a_node_is_a_result_or_an_oserror(data: st.DataObject) -> 
         lambda code: Entry(REGION_ID, SUMMARY.to_height, code, ZERO).encode(),
         st.sampled_from([codes.OK, codes.CONFLICT]),
     )
-    odd = st.builds(Answer, st.none() | st.binary(max_size=9), st.lists(ANY, max_size=6))
-    kept = st.builds(made_up, entries, st.none() | ANY)
-    leaf = st.builds(
-        made_up_region, st.just(REGION_ID), ANY.map(cbor.dumps) | st.binary(max_size=9)
+    reports = st.builds(
+        lambda height, conflict: Region(1, height, conflict=conflict).encode(),
+        st.sampled_from([0, SUMMARY.to_height, 1 << 40]),
+        st.sampled_from([None, ZERO, payload_digest(SUMMARY.payload())]),
     )
-    offers = ANY.map(cbor.dumps) | st.binary(max_size=9)
+    values = ANY.map(cbor.dumps) | st.binary(max_size=9)
+    leaves = st.fixed_dictionaries(
+        {}, optional={region_key(REGION_ID): reports | values, offers_key(REGION_ID): values}
+    )
+    state = data.draw(st.builds(MadeUp, entries, leaves, st.none() | ANY))
+    odd = st.builds(Answer, st.none() | st.binary(max_size=9), st.lists(ANY, max_size=6))
     answers = {
-        "summary": data.draw(odd | kept),
-        "region": data.draw(odd | leaf),
-        "offers": data.draw(odd | st.builds(made_up_leaf, st.just(offers_key(REGION_ID)), offers)),
+        "summary": data.draw(st.just(state.summary()) | odd),
+        "region": data.draw(st.just(state.leaf(region_key(REGION_ID))) | odd),
+        "offers": data.draw(st.just(state.leaf(offers_key(REGION_ID))) | odd),
     }
     code = data.draw(st.sampled_from([0, codes.DUPLICATE, codes.GAP, 999]))
     genesis = data.draw(st.sampled_from([VALIDATORS, replace(VALIDATORS, validators=())]))

@@ -14,8 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.network.create import PORTS, NetworkPlan, create_wide
-from gateway.network.home import Tuning
-from hil.network import Network, members_of
+from hil.network import QUICK, Network, members_of
 from hil.ports import free_ports
 from hil.traffic import MadeRegion, Traffic
 from ledger.audit import AuditReport, audit_wide
@@ -27,7 +26,6 @@ from ledger.wide import codes
 from ledger.wide.state import Region
 
 NAMES = ("gw-a", "gw-b", "sub-1", "sub-2")
-QUICK = Tuning(commit_s=0.2, propose_s=0.6)
 
 
 def seeds() -> range:
