@@ -24,6 +24,8 @@ PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
        --only-binary=:all:
 PYTEST_ARGS ?=
+# Tests that wait for networks run beside those that compute.
+WORKERS ?= 2
 
 .PHONY: help demo demo-network cometbft test lint lint-code lint-format lint-types lint-boards lint-imports \
         format bench vectors sample-day coverage lock clean setup setup-dev
@@ -39,7 +41,7 @@ demo-network: $(VENV)/.demo .cometbft/bin/cometbft
 cometbft: .cometbft/bin/cometbft
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 # `make -k lint` goes on to the next check after one has failed.
 lint: lint-code lint-format lint-types lint-boards lint-imports

@@ -18,7 +18,7 @@ from ledger.protocol.cose import Envelope
 _MOST_KEYS = 50_000
 _MOST_ADMITTED = 200_000
 _MOST_CHECKED = 50_000
-_MOST_OPENED = 2_000
+_MOST_OPENED = 20_000  # as many as CometBFT's mempool holds; each is looked at again and again
 
 
 class Verifier:

@@ -18,6 +18,36 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000
 hypothesis.settings.load_profile("gridwitness")
 
 
+# Whole networks and sessions are a dozen processes each, which wait for each other's timeouts: one
+# after the other on each of two workers, beside what only computes (pytest-xdist's loadgroup).
+_GROUPS = {
+    "gateway/test_comet.py": "chains",
+    "gateway/test_comet_disk.py": "chains",
+    "hil/test_broker_group.py": "commands",
+    "hil/test_demo_network.py": "commands",
+    "hil/test_network_faults.py": "chains",
+    "hil/test_network_wrong.py": "chains",
+    "hil/test_session.py": "commands",
+    "hil/test_sites.py": "chains",
+    "ledger/engine/test_comet.py": "chains",
+    "ledger/light/test_comet.py": "chains",
+    "ledger/light/test_comet_wide.py": "chains",
+    "tools/test_bench.py": "commands",
+    "tools/test_network.py": "commands",
+    "tools/test_network_refusals.py": "commands",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each group on one worker."""
+    here = Path(__file__).parent
+    for item in items:
+        group = _GROUPS.get(item.path.relative_to(here).as_posix())
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect dual modules once more, for MicroPython; pytest's own collector takes them too."""
     if file_path.match("test_*_dual.py"):
