@@ -3,6 +3,7 @@
 #   make demo       a region on this machine: boards, broker, gateway, audit
 #   make demo-network  two regions and four CometBFT validators on this machine, with faults
 #   make test       lint, then all tests on CPython and under MicroPython
+#   make soak       the faults of networks, each with three seeds (a quarter of an hour)
 #   make lint       the checks alone
 #   make bench      the benchmarks
 #   make vectors    write the test vectors anew
@@ -27,7 +28,7 @@ PYTEST_ARGS ?=
 # Tests that wait for networks run beside those that compute.
 WORKERS ?= 2
 
-.PHONY: help demo demo-network cometbft test lint lint-code lint-format lint-types lint-boards lint-imports \
+.PHONY: help demo demo-network cometbft test soak lint lint-code lint-format lint-types lint-boards lint-imports \
         format bench vectors sample-day coverage lock clean setup setup-dev
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -42,6 +43,12 @@ cometbft: .cometbft/bin/cometbft
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+# FIRST:COUNT of the seeds; each chooses other nodes and other bytes to damage.
+SOAK_SEEDS ?= 2:3
+soak: $(VENV)/.dev .cometbft/bin/cometbft
+	SOAK_SEEDS=$(SOAK_SEEDS) $(BIN)/python -m pytest $(PYTEST_ARGS) \
+	  tests/hil/test_network_faults.py tests/hil/test_network_wrong.py
 
 # `make -k lint` goes on to the next check after one has failed.
 lint: lint-code lint-format lint-types lint-boards lint-imports
