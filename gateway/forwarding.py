@@ -11,6 +11,7 @@ it is the same one.
 """
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from gateway.counters import Counters
 from gateway.queue import Outgoing, Queue
 from gateway.roundbook import Instant
 from ledger.engine.abci import Answer, TxResult
+from ledger.engine.comet.gate import FIRST_CODE
 from ledger.engine.solo import Solo
 from ledger.genesis import WideGenesis
 from ledger.keys import Signer
 from ledger.light.client import Client
+from ledger.light.types import LightBlock
 from ledger.light.verify import Trusted
 from ledger.proof import region_leaf
 from ledger.protocol.cose import Envelope, payload_digest
@@ -49,7 +52,6 @@ _MOST_LOOKS = 60
 # What waiting mends: GAP, when an earlier summary is on its way through another gateway, and the
 # mempool's limits. The rest is for people: another region's history, a key that is not known.
 _TRANSIENT = frozenset({codes.GAP})
-_GATE = 100  # codes from here on are of the mempool's limits
 
 
 class WideArea(Protocol):
@@ -115,6 +117,29 @@ class Rpc(Node, Protocol):
         """Let go of the connection."""
 
 
+class _Interruptible:
+    """A node that is not asked any more once its user wants to end."""
+
+    def __init__(self, rpc: Rpc, ending: threading.Event) -> None:
+        self._rpc = rpc
+        self._ending = ending
+        self.close = rpc.close
+
+    def _open(self) -> Rpc:
+        if self._ending.is_set():
+            raise OSError("the gateway ends")
+        return self._rpc
+
+    def query(self, path: str, key: bytes) -> Answer:
+        return self._open().query(path, key)
+
+    def light_block(self, height: int) -> LightBlock:
+        return self._open().light_block(height)
+
+    def broadcast(self, txs: Sequence[bytes]) -> list[TxResult]:
+        return self._open().broadcast(txs)
+
+
 class _NotShownYet(Exception):
     """The node says something that headers to come must show."""
 
@@ -140,17 +165,19 @@ class RemoteWideArea:
     """
 
     def __init__(self, rpc: Rpc, genesis: WideGenesis) -> None:
-        self._rpc = rpc
+        self._closed = threading.Event()
+        self._rpc = _Interruptible(rpc, self._closed)
         self._client = Client(Trusted.start(genesis)) if genesis.validators else None
         self._told: _Told | None = None
         self._unshown = 0
         self._height = 0
         self._one_by_one = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wide")
-        self._asked: tuple[bytes, Future[list[TxResult]]] | None = None
+        self._asked: Future[list[TxResult]] | None = None
 
     def close(self) -> None:
         """End the thread and let go of the connection."""
+        self._closed.set()  # a look in progress ends with the question that it is at
         self._pool.shutdown(cancel_futures=True)
         self._rpc.close()
 
@@ -160,16 +187,18 @@ class RemoteWideArea:
         return self._height
 
     def submit(self, txs: Sequence[bytes]) -> list[TxResult]:
-        """Tell how handing over went, if it is over, and begin anew where nothing came of it."""
+        """Tell how handing over went, if it is over, and begin anew where nothing came of it.
+
+        The first ones are the same until their results have been given.
+        """
         if self._asked is not None:
-            first, asked = self._asked
-            if not asked.done():
+            if not self._asked.done():
                 return []
-            self._asked = None
+            asked, self._asked = self._asked, None
             results = asked.result()
-            if results and first == txs[0]:
+            if results:
                 return results
-        self._asked = txs[0], self._pool.submit(self._hand_over, list(txs))
+        self._asked = self._pool.submit(self._hand_over, list(txs))
         return []
 
     def _hand_over(self, txs: Sequence[bytes]) -> list[TxResult]:
@@ -192,7 +221,11 @@ class RemoteWideArea:
         self._told = told if told.results else None
         refused: list[TxResult] = []
         if all(result.code == codes.OK for result in told.results):
-            refused = self._broadcast(envelopes[len(told.results) :])
+            try:
+                refused = self._broadcast(envelopes[len(told.results) :])
+            except _NotShownYet:  # of the rest; the state at hand shows the others
+                if not told.results:
+                    raise
         if told.results:
             self._believe(told.answer)
             self._told = None
@@ -210,7 +243,12 @@ class RemoteWideArea:
         for envelope in envelopes:
             if Summary.decode(envelope.payload).to_height > leaf.to_height:
                 break
-            results.append(self._became(envelope, answer, leaf))
+            try:
+                results.append(self._became(envelope, answer, leaf))
+            except _NotShownYet:  # the chain went on: what is known by now is of one state
+                if not results:
+                    raise
+                break
             if results[-1].code != codes.OK:
                 break
         return _Told(answer, results)
@@ -365,7 +403,7 @@ class Forwarder:
 
     def _refused(self, result: TxResult, now: Instant) -> None:
         why = f"refused as {codes.NAMES.get(result.code, result.code)}: {result.log}"
-        if result.code not in _TRANSIENT and result.code < _GATE:
+        if result.code not in _TRANSIENT and result.code < FIRST_CODE:
             self._pause_s = _LAST_PAUSE_S
             self._counters.add("summaries.refused")
             _log.error("event=summary-refused reason=%r", why)

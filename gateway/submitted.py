@@ -16,6 +16,7 @@ from gateway.chain import Chain
 from gateway.counters import Counters
 from gateway.roundbook import Entry, Instant
 from ledger.engine.abci import TxResult
+from ledger.engine.comet.gate import FIRST_CODE
 from ledger.protocol import records
 from ledger.regional import codes
 from ledger.regional.application import RegionalApplication
@@ -25,7 +26,6 @@ _log = logging.getLogger("gateway.submitted")
 AGAIN_S = 5.0
 PATIENCE_S = 60.0
 _MOST_AGAIN = 1000
-_GATE = 100  # codes from here on are of the mempool's limits
 
 # what a later state may let in: a head, a member or a change comes that is not known yet
 _OF_THE_STATE = {
@@ -170,4 +170,4 @@ def _name(code: int) -> str:
 
 def _may_pass(code: int) -> bool:
     """Tell whether a refusal is of the moment: too much waits."""
-    return code == codes.FULL or code >= _GATE
+    return code == codes.FULL or code >= FIRST_CODE

@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 # below what Linux gives to outgoing connections (net.ipv4.ip_local_port_range)
 _FIRST, _LAST = 20_000, 32_000
 _TRIES = 200
-_BLOCK = 32  # ports that are given away together
+_BLOCK = 64  # ports that are given away together
 _MOST_GIVEN = 16
 # Descriptors of the names of this process's newest blocks (unix(7), abstract sockets): they go with
 # the process, and older ones are in use by now, or never will be.
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> int:
-    """Give the first of some free ports in a row, at most 32; raises OSError without any."""
+    """Give the first of some free ports in a row, at most 64; raises OSError without any."""
     assert 0 < count <= _BLOCK
     for _ in range(_TRIES):
         first = random.SystemRandom().randrange(_FIRST, _LAST, _BLOCK)

@@ -37,7 +37,7 @@ from ledger.regional.blocks import (
 )
 from ledger.regional.close import Closing, make_block, sort_key
 from ledger.regional.closes import Closes, fold
-from ledger.regional.deliver import Delivery, Pending
+from ledger.regional.deliver import Delivery, Early, Pending
 from ledger.regional.kinds import Entry, MemberRecord, Record
 from ledger.regional.state import State
 from ledger.regional.waiting import Stored
@@ -66,6 +66,7 @@ class RegionalApplication:
         self.verifier = verifier
         self._database = database
         self._made: list[Block] = []
+        self._early = Early()
         base.bind_genesis(
             self.blocks, database, genesis.encode(), lambda: State.genesis_rows(genesis)
         )
@@ -153,20 +154,20 @@ class RegionalApplication:
         """See abci.Application. A new ballot may name a head that this node has yet to make."""
         try:
             envelope, record = self.delivery.open(tx)
-            self._check(envelope, record, new=new)
+            self._check(envelope, record, self._early if new else None)
             check_ahead(record, self._committed.last_block_height + 1)
         except Refused as refused:
             return refused.result
         return TxResult(codes.OK)
 
     def _check(
-        self, envelope: Envelope, record: Record | records.Close, *, new: bool = False
+        self, envelope: Envelope, record: Record | records.Close, early: Early | None = None
     ) -> None:
         if isinstance(record, records.Close):
             self.delivery.check_close(envelope, record, self.last_round)
             self._closes.check(envelope, record)
         else:
-            self.delivery.check(envelope, record, self._pending, new=new)
+            self.delivery.check(envelope, record, self._pending, early)
 
     def prepare_proposal(self, txs: list[bytes], max_tx_bytes: int) -> list[bytes]:
         """See abci.Application: what fits, without what the rules refuse; closes come last.
@@ -224,6 +225,7 @@ class RegionalApplication:
             self._undo()
             raise
         self.state.settle()
+        self._early.clear()
         self._committed = self._finalized
 
     def close(self) -> None:

@@ -30,6 +30,8 @@ MAX_FAR_A_SIGNER = 16
 A replay that skips years brings a reading and a ballot of each round, and closes the first of them
 soon; then the others are near.
 """
+MAX_EARLY_A_SIGNER = 2
+_EARLY_ROUNDS = 2  # after the last one closed: a node is a block behind its peers, or two
 _MAX_PENDING = 1 << 20  # what a block's record ids can number
 
 
@@ -82,6 +84,30 @@ class Pending:
             raise Refused(codes.FULL, "too many records wait for a close")
 
 
+class Early:
+    """Ballots that went into the mempool before the head that they name was made here.
+
+    Their signers' signatures were checked. A few of each signer between two blocks: an honest
+    member sends one a round, and nothing else bounds what names no head at all.
+    """
+
+    def __init__(self) -> None:
+        self._of_signer: dict[bytes, set[bytes]] = {}
+
+    def has_room(self, envelope: Envelope) -> bool:
+        """Tell whether one more of this signer may come in, or this one again."""
+        there = self._of_signer.get(envelope.kid, set())
+        return envelope.digest in there or len(there) < MAX_EARLY_A_SIGNER
+
+    def add(self, envelope: Envelope) -> None:
+        """Count a ballot."""
+        self._of_signer.setdefault(envelope.kid, set()).add(envelope.digest)
+
+    def clear(self) -> None:
+        """Begin to count anew: a block is durable."""
+        self._of_signer.clear()
+
+
 def slot_is_free(member: Member, record: MemberRecord) -> bool:
     """Tell whether the chain has nothing in a record's slot yet, by the member's entry alone."""
     if isinstance(record, records.Reading):
@@ -125,23 +151,27 @@ class Delivery:
         return envelope, record
 
     def check(
-        self, envelope: Envelope, record: Record, pending: Pending, *, new: bool = False
+        self, envelope: Envelope, record: Record, pending: Pending, early: Early | None = None
     ) -> None:
-        """Check every rule of delivery; raises Refused and changes nothing.
+        """Check every rule of delivery; raises Refused and changes nothing else.
 
-        ``new``: the head that a ballot names may be one of a block to come.
+        With ``early``, which counts them, the head that a ballot names may be one of a block to
+        come.
         """
-        self._check_signature(envelope, self.admissible(envelope, record, pending, new=new))
+        key = self.admissible(envelope, record, pending, early)
+        self._check_signature(envelope, key)
+        if early is not None and self._names_no_head(record):
+            early.add(envelope)
 
     def admissible(
-        self, envelope: Envelope, record: Record, pending: Pending, *, new: bool = False
+        self, envelope: Envelope, record: Record, pending: Pending, early: Early | None = None
     ) -> bytes:
         """Check every rule of delivery but the signature; gives the signer's key.
 
         Raises Refused.
         """
         if isinstance(record, MemberRecord):
-            key = self._member_record(envelope, record, pending, new=new)
+            key = self._member_record(envelope, record, pending, early)
         elif isinstance(record, records.RegistryChange):
             key = self._registry_change(envelope, record, pending)
         elif isinstance(record, records.Head):
@@ -169,14 +199,14 @@ class Delivery:
             raise Refused(codes.WRONG_ROUND, f"round {record.round} ends after what a head can say")
 
     def _member_record(
-        self, envelope: Envelope, record: MemberRecord, pending: Pending, *, new: bool
+        self, envelope: Envelope, record: MemberRecord, pending: Pending, early: Early | None
     ) -> bytes:
         member = self._state.members.get(envelope.kid)
         if member is None:
             raise Refused(codes.UNKNOWN_SIGNER, "the signer is not a member of the region")
         if member.suspended or not member.active_at(self.round_of(record)):
             raise Refused(codes.NOT_ACTIVE, "the signer is suspended or not a member in that round")
-        if isinstance(record, records.Ballot) and not (new or self._names_a_head(record)):
+        if self._names_no_head(record) and not self._may_be_early(envelope, record, early):
             raise Refused(codes.UNKNOWN_PARENT, "the ballot names a head that is not in this chain")
         self._check_slot(envelope, record, member, pending)
         if self._is_far(record):
@@ -203,8 +233,15 @@ class Delivery:
             return 0
         return self._blocks.height_of(ballot.parent)
 
-    def _names_a_head(self, ballot: records.Ballot) -> bool:
-        return self.named_height(ballot) is not None
+    def _names_no_head(self, record: Record) -> bool:
+        return isinstance(record, records.Ballot) and self.named_height(record) is None
+
+    def _may_be_early(self, envelope: Envelope, ballot: MemberRecord, early: Early | None) -> bool:
+        """Tell whether the head that a ballot names may be that of a block to come."""
+        if early is None or self.last_round is None:
+            return False
+        near = self.last_round < self.round_of(ballot) <= self.last_round + _EARLY_ROUNDS
+        return near and early.has_room(envelope)
 
     def _check_slot(
         self,

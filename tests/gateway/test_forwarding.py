@@ -1,5 +1,6 @@
 """Summaries reach the wide-area chain once each, in order, whatever goes down in between."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,6 +193,7 @@ class FarNode:
         self.headers = True
         self.ahead = 1  # the header that shows a state comes at once
         self.headers_asked = 0
+        self.queries = 0
         self.lock = threading.RLock()  # a block comes between two calls
         self.pool: list[bytes] = []
         self.cache: set[bytes] = set()
@@ -218,6 +220,7 @@ class FarNode:
     def query(self, path: str, key: bytes) -> Answer:
         self._meet()
         with self.lock:
+            self.queries += 1
             return self.wide.query(path, key)
 
     def light_block(self, height: int) -> LightBlock:
@@ -365,6 +368,85 @@ def test_answers_of_two_states_settle_nothing_and_are_asked_again(far: FarBench)
     assert far.forwarder.last_error == ""
 
 
+@pytest.mark.parametrize("every", [4, 8])
+def test_backlog_goes_up_though_the_chain_goes_on_while_it_is_asked_for(
+    far: FarBench, every: int
+) -> None:
+    other = signer(1102)
+    own = (far.region.genesis.chain, far.region.genesis.gateways)
+    far.begin(WideGenesis("wide", 0, (own, (REGION_ID, (other.public_key,)))))
+    far.play(10 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 10)
+    query, asked, blocks = far.far.query, itertools.count(1), itertools.count()
+
+    def slow(path: str, key: bytes) -> Answer:
+        """Answer after a block of another region, each time so many questions were asked."""
+        if next(asked) % every == 0:
+            with far.far.lock:
+                summary = summary_of(next(blocks), REGION_ID, chain=far.genesis.chain)
+                far.far.pool.append(other.seal(summary.payload()).raw)
+                far.far.block()
+        return query(path, key)
+
+    with far.far.lock:
+        far.far.query = slow  # type: ignore[method-assign]
+        far.far.block()
+        far.far.block()
+    assert far.until(lambda: far.region.queue.outgoing == 0) == 10
+    assert far.forwarder.last_error == ""
+
+
+def test_summary_is_believed_though_the_next_one_came_in_another_way_meanwhile(
+    far: FarBench,
+) -> None:
+    far.far.ahead = 0
+    far.play(2 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 2)
+    with far.far.lock:
+        second = far.far.pool.pop()
+        far.far.block()
+    looks = far.far.headers_asked
+    far.until(lambda: far.far.headers_asked > looks)
+    with far.far.lock:  # another gateway's copy: this node's cache knows nothing of it
+        far.far.cache.clear()
+        far.far.pool = [second]
+        far.far.block()
+    far.until(lambda: far.region.queue.outgoing == 1)
+    far.far.block()
+    far.until(lambda: far.region.queue.outgoing == 0)
+    assert far.forwarder.last_error == ""
+
+
+def test_closing_waits_for_one_question_and_not_for_a_whole_look(far: FarBench) -> None:
+    far.play(10 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 10)
+    far.far.block()
+    far.far.block()
+    asked = threading.Event()
+    query = far.far.query
+    far.far.may_answer.clear()
+
+    def noted(path: str, key: bytes) -> Answer:
+        asked.set()
+        return query(path, key)
+
+    far.far.query = noted  # type: ignore[method-assign]
+    while not asked.is_set():
+        far.step()
+        far.region.wait(0.5)
+    assert far.remote is not None
+    closing = threading.Thread(target=far.remote.close)
+    closing.start()
+    while not far.remote._closed.is_set():
+        time.sleep(0.001)
+    queries = far.far.queries
+    far.far.may_answer.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert far.far.queries <= queries + 1
+    far.use(far.far)  # for the fixture to close
+
+
 def test_far_node_that_does_not_answer_holds_nothing_up(far: FarBench) -> None:
     far.play(WINDOW)
     far.far.may_answer.clear()
@@ -426,9 +508,9 @@ def test_what_cannot_follow_an_offer_is_not_sent_again_and_again(far: FarBench) 
     others = [signer(1102), signer(1103)]
     keys = (*far.region.genesis.gateways, *(other.public_key for other in others))
     far.begin(WideGenesis("wide", 0, ((far.region.genesis.chain, keys),)))
-    far.play(2 * WINDOW)
-    far.until(lambda: len(far.far.pool) == 2)
-    first, second = far.far.pool
+    far.play(3 * WINDOW)
+    far.until(lambda: len(far.far.pool) == 3)
+    first, second, third = far.far.pool
     given = list[Sequence[bytes]]()
     take = far.far.broadcast
 
@@ -438,18 +520,19 @@ def test_what_cannot_follow_an_offer_is_not_sent_again_and_again(far: FarBench) 
 
     with far.far.lock:
         del far.far.pool[1:]  # a proposer leaves out what the rules refuse behind an offer
-        far.far.cache.discard(second)
+        far.far.cache -= {second, third}
         far.far.block()
         far.far.block()
         far.far.broadcast = noted  # type: ignore[method-assign]
     far.until(lambda: len(given) == 5)
     assert [second in txs for txs in given] == [True, False, False, False, False]
     assert far.forwarder.last_error == ""
-    far.far.pool.append(others[0].seal(Envelope.parse(first).payload).raw)
-    far.far.block()
-    far.far.block()
-    far.until(lambda: far.region.queue.outgoing == 1)
-    far.until(lambda: far.far.pool == [second])
+    with far.far.lock:
+        far.far.pool.append(others[0].seal(Envelope.parse(first).payload).raw)
+        far.far.block()
+        far.far.block()
+    far.until(lambda: far.region.queue.outgoing == 2)
+    far.until(lambda: far.far.pool == [second, third])  # together again
 
 
 def test_offer_waits_in_a_chain_of_this_process_too(bench: Bench) -> None:

@@ -121,14 +121,14 @@ def test_open_gives_what_was_admitted_and_parses_the_rest():
 def test_memory_is_bounded_and_forgetting_only_costs_a_check(monkeypatch, checks):
     monkeypatch.setattr(verify, "_MOST_ADMITTED", 10)
     monkeypatch.setattr(verify, "_MOST_KEYS", 4)
-    monkeypatch.setattr(verify, "_MOST_OPENED", 5)
+    monkeypatch.setattr(verify, "_MOST_OPENED_BYTES", 1000)
     region, verifier = Region(25), Verifier()
     envelopes = [region.reading(meter, FIRST_ROUND) for meter in region.meters]
     for envelope, meter in zip(envelopes, region.meters, strict=True):
         verifier.admit(envelope, records.decode(envelope.payload))
         verifier.key(meter.key.public_key)
         verifier.open(region.ballot(meter, FIRST_ROUND, region.genesis.digest, []).raw)
-    assert 0 < len(verifier._opened) <= 5
+    assert 0 < sum(map(len, verifier._opened)) <= 1000
     assert len(verifier._admitted) <= 10
     assert len(verifier._keys) <= 4
     for envelope, meter in zip(envelopes, region.meters, strict=True):

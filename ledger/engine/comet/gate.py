@@ -17,8 +17,9 @@ from ledger.protocol import records
 from ledger.protocol.cose import MAX_RECORD_BYTES, Envelope
 from ledger.protocol.errors import MalformedRecord
 
-# Result codes of the gate; applications' own are below 100.
-TOO_LONG = 100
+FIRST_CODE = 100
+"""Result codes from here on are of the gate, or of the node's queries; applications' are below."""
+TOO_LONG = FIRST_CODE
 TOO_MANY = 101
 
 MEMBER, GATEWAY, OPERATOR = "member", "gateway", "operator"

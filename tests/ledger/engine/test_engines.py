@@ -1,5 +1,6 @@
 """The same transactions give the same application hash on solo and behind the ABCI server."""
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -232,6 +233,25 @@ def test_proposals_of_a_node_are_taken_by_the_others_and_by_solo(course, tmp_pat
     again = Course(course.make, course.genesis, course.chain, course.validators, order)
     assert again.hash_at(len(order)) == blocks[0].app_hash
     assert len(order) > 0.8 * sum(code in KEPT for code in course.codes)
+
+
+def test_ballot_on_a_head_to_come_enters_the_mempool_and_does_not_stay_there(
+    regional, regional_course, tmp_path
+):
+    """CheckTx of type New lets in what Recheck, after the next block, may refuse."""
+    with served(regional_course.node(), tmp_path) as running:
+        driver = running.connect()
+        regional_course.begin(driver)
+        for portion in itertools.islice(portions(regional_course.steps), 2):
+            assert 0 in driver.decide([s for s in portion if isinstance(s, bytes)], []).codes
+        application = running.node.application
+        meter = regional.region.meters[3]
+        ballot = regional.region.ballot(meter, application.last_round + 1, bytes(32), [])
+        assert driver.check_tx(ballot.raw) == codes.OK
+        assert driver.check_tx(ballot.raw, recheck=True) == codes.UNKNOWN_PARENT
+        assert driver.prepare([ballot.raw], 50_000) == []
+        assert not driver.process([ballot.raw])
+        assert running.failures == []
 
 
 def test_judging_a_proposal_stops_at_the_first_refusal(course, monkeypatch):

@@ -8,7 +8,7 @@ from ledger.genesis import Parameters
 from ledger.protocol import cbor, cose, quantities, records, tally
 from ledger.protocol.cose import Envelope
 from ledger.regional import codes
-from ledger.regional.deliver import MAX_PENDING_A_SIGNER
+from ledger.regional.deliver import MAX_EARLY_A_SIGNER, MAX_PENDING_A_SIGNER
 from tests.ledger.regional.generate import Meter, signer
 from tests.ledger.regional.lab import FIRST, Lab
 
@@ -51,6 +51,44 @@ def other_signature(signer_, envelope: Envelope) -> Envelope:
     r, s = utils.decode_dss_signature(key.sign(envelope.digest, algorithm))
     s = min(s, _N - s)
     return resigned(envelope, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+
+
+# ------------------------------------------------------------------------- a node that is behind
+
+
+def new(lab: Lab, envelope: Envelope) -> int:
+    """Give the code of CheckTx for a transaction that comes for the first time."""
+    return lab.app.check_tx(envelope.raw, new=True).code
+
+
+def test_new_ballot_may_name_a_head_that_is_to_be_made_and_is_not_delivered_before(lab):
+    lab.honest_round(FIRST)
+    ballot = lab.ballot(0, FIRST + 1, [], parent=bytes(32))
+    assert new(lab, ballot) == codes.OK
+    refused(lab, ballot, codes.UNKNOWN_PARENT)  # checked again, and in a block
+    assert new(lab, resigned(ballot, bytes(64))) == codes.BAD_SIGNATURE
+
+
+def test_ballots_that_name_no_head_are_few_of_each_member_until_the_next_block(lab):
+    lab.honest_round(FIRST)
+    ballots = [
+        lab.ballot(0, FIRST + 1, [(bytes([i]) * 32, records.ACCEPT)], parent=bytes(32))
+        for i in range(MAX_EARLY_A_SIGNER + 1)
+    ]
+    for _ in range(2):
+        assert new(lab, resigned(ballots[0], bytes(64))) == codes.BAD_SIGNATURE  # counts nothing
+        told = [new(lab, ballot) for ballot in ballots]
+        assert told == [codes.OK] * MAX_EARLY_A_SIGNER + [codes.UNKNOWN_PARENT]
+        assert new(lab, ballots[0]) == codes.OK  # the same one once more
+        assert new(lab, lab.ballot(1, FIRST + 1, [], parent=bytes(32))) == codes.OK
+        lab.node.execute([])
+
+
+@pytest.mark.parametrize("ahead", [0, 3, 1000])
+def test_new_ballot_of_a_round_that_is_not_at_hand_names_a_head_that_is_there(lab, ahead):
+    lab.honest_round(FIRST)
+    ballot = lab.ballot(0, FIRST + ahead, [], parent=bytes(32))
+    assert new(lab, ballot) == codes.UNKNOWN_PARENT
 
 
 # ------------------------------------------------------------------------------------- form
