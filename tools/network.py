@@ -279,7 +279,10 @@ def _tell(network: NetworkFolder, ties: list[Tie]) -> None:
     what = "region" if network.kind == REGIONAL else "wide-area chain"
     print(f"{what} {genesis.name}, id {genesis.chain.hex()}, {len(network.nodes)} nodes")
     for tie in ties:
-        print(f"region {tie.genesis.name} sends its summaries through {tie.node}")
+        region = tie.genesis
+        print(
+            f"region {region.name}, id {region.chain.hex()}, sends its summaries through {tie.node}"
+        )
     print(f"genesis {genesis.digest.hex()}   (give this to whoever verifies)")
     print(f"operators' keys in {network.operators}: move them to their operators, off this machine")
     print("next:")

@@ -192,7 +192,14 @@ def _validator_key(network: NetworkFolder, options: argparse.Namespace) -> bytes
             return bytes.fromhex(text)
         except ValueError:
             pass
-    path = Path(text) if text else network.paths(options.name).validator_key
+    if text:
+        return read_validator_key(Path(text))
+    path = network.paths(options.name).validator_key
+    if not path.exists():
+        raise CommandError(
+            f"{options.name} has no home in {network.path}: make one with gridwitness network "
+            "add-node, or name the key of a node elsewhere with --validator"
+        )
     return read_validator_key(path)
 
 
@@ -327,5 +334,6 @@ def _tie(genesis: Genesis, options: argparse.Namespace, rpc: Rpc) -> None:
         tie_region(tie, genesis, rpc.base_url)
     except OSError as e:
         raise CommandError(f"{options.region} cannot be told of the network: {e}") from e
-    print(f"region {tie.genesis.name} sends its summaries through {rpc.base_url}")
+    region = tie.genesis
+    print(f"region {region.name}, id {region.chain.hex()}, sends its summaries to {rpc.base_url}")
     print("start its gateways anew once the change is in effect")

@@ -123,7 +123,10 @@ def _taken_ports(network: NetworkFolder, entry: NodeEntry) -> list[str]:
             try:
                 probe.bind((host, port))
             except OSError as e:
-                said.append(f"{entry.name}: port {port}, for {what}, cannot be had: {e.strerror}")
+                said.append(
+                    f"{entry.name}: port {port}, for {what}, cannot be had: {e.strerror}; "
+                    f"`ss -ltnp sport = :{port}` tells who has it"
+                )
     return said
 
 

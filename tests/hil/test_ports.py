@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,24 +18,19 @@ print(ports.free_ports(2), flush=True)
 input()
 """
 BLOCK = ports._BLOCK
+FIRST = 18_000  # below what anybody is given; so these tests must not meet each other
+pytestmark = pytest.mark.xdist_group("ports")
 
 
 @pytest.fixture
-def two_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Leave two blocks of ports to choose from, which nobody has; gives the first port."""
-    for first in range(ports._FIRST, ports._LAST - 2 * BLOCK, BLOCK):
-        held = len(ports._given)
-        if all(ports._is_ours(block) for block in (first, first + BLOCK)) and all(
-            ports._is_free(port) for port in range(first, first + 2 * BLOCK)
-        ):
-            os.close(ports._given.pop())
-            os.close(ports._given.pop())
-            break
-        while len(ports._given) > held:
-            os.close(ports._given.pop())
-    monkeypatch.setattr(ports, "_FIRST", first)
-    monkeypatch.setattr(ports, "_LAST", first + 2 * BLOCK)
-    return first
+def two_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Leave two blocks of ports to choose from; gives the first port."""
+    monkeypatch.setattr(ports, "_given", deque())
+    monkeypatch.setattr(ports, "_FIRST", FIRST)
+    monkeypatch.setattr(ports, "_LAST", FIRST + 2 * BLOCK)
+    yield FIRST
+    for descriptor in ports._given:
+        os.close(descriptor)
 
 
 def test_two_processes_get_different_ports_until_one_of_them_ends(two_blocks: int) -> None:
