@@ -1,15 +1,17 @@
-"""The rules on a neighbour's voltage, which moves with this meter's own.
+"""The rules on a neighbour's voltage: it moves with the neighbourhood's, and with this meter's own.
 
-Interface and words are those of firmware.meter.checks; cells are 64-bit integers, voltages mV.
+Two yardsticks, for each is weak where the other is strong. VoltageAgreement and VoltageOffset hold
+a reading against what all meters of the round say together (firmware.meter.feeder): fine, but known
+only when most neighbours are there, and as true as their majority. VoltageLevel and VoltageChange
+hold it against this meter's own voltage, which nobody can forge for it: coarse, but always there.
 
-Left out: a level that is wrong from the first reading on, or that drifts more slowly than the
-centre follows, looks like the place of the meter; so does a neighbour's real new place, until the
-voters have started anew. Heavy load that a meter claims, and pays for in its registers, widens what
-is believed of its voltage.
+Interface and words are those of firmware.meter.checks; voltages mV.
+
+Left out: an error within the class of the meters, be it there from the start or come slowly. Heavy
+load that a meter claims, and pays for in its registers, widens what is believed of its voltage.
 """
 
-from firmware.meter.history import import_current_ma
-from ledger.protocol import quantities, records
+from ledger.protocol import records
 from ledger.protocol.records import ABSTAIN, ACCEPT
 
 try:
@@ -57,7 +59,7 @@ def unexplained_mv(
 
 def _difference(case: "Any") -> "int | None":
     """Give neighbour's minus own voltage (mV), or None where one is missing or this one dead."""
-    voltage = case.reading.value(quantities.VOLTAGE)
+    voltage = case.values.voltage
     if voltage is None or case.own is None or case.own.voltage is None:
         return None
     if case.own.voltage < _DEAD_MV:
@@ -65,14 +67,127 @@ def _difference(case: "Any") -> "int | None":
     return voltage - int(case.own.voltage)
 
 
-def _neighbour_ma(case: "Any") -> int:
-    reading = case.reading
-    return import_current_ma(
-        reading.value(quantities.VOLTAGE),
-        reading.value(quantities.CURRENT),
-        reading.value(quantities.ACTIVE_POWER),
-    )
+# ------------------------------------------------------------- against the neighbourhood
 
+_SUM = const(0)
+
+# Voltmeters of class 1 and readings rounded to 0.1 V leave 0.1 to 0.2 V of rest on a computed
+# feeder, and what the model does not know some tenths more: a third of a percent is none of both.
+_SLACK_PER_10000 = const(33)
+# A mean deviation is 0.8 of a normal standard deviation: six of them are five sigmas.
+_SLACK_SPREADS = const(6)
+# Page's rule: the sum of what exceeds the slack. Ten slacks are ten rounds at twice the slack.
+_SUM_SLACKS = const(10)
+_REMEMBERED_SLACKS = const(3)
+# At once: more than two meters of class 1 differ by (IEC 61557-12; root of the sum of squares) ...
+_AT_ONCE_PER_10000 = const(150)
+# ... and on weak cables, with their longer tails, what twelve mean deviations are.
+_AT_ONCE_SPREADS = const(12)
+_TAUGHT = const(32)
+# While little is known bounds are wider: three times after 32 rounds, a quarter more after 256.
+_UNTAUGHT = const(64)
+_WORD = const(1_000_000)
+
+
+class VoltageAgreement:
+    """What loads, gradient and the meter's place leave over of its voltage is small, or soon gone.
+
+    Far off is rejected at once; a little off when it lasts, by cumulative sums in both directions
+    (E. S. Page, Continuous inspection schemes, Biometrika 41, 1954), which see a drift too. Cell:
+    the sum (mV), positive for too high and negative for too low.
+    """
+
+    CODE = records.REJECT_DRIFT
+    TYPE = "i"
+    CELLS = 1
+
+    def judge(self, case: "Any", cells: "Any") -> int:
+        """Compare with the neighbourhood; without one the other rules must do."""
+        case.scratch = cells[_SUM]
+        voltage = case.values.voltage
+        if voltage is None or case.feeder is None:
+            return ACCEPT
+        rest = case.feeder.rest(case.slot, case.round, voltage, case.values.current)
+        taught = case.feeder.learnt(case.slot)
+        if rest is None or taught < _TAUGHT:
+            return ACCEPT
+        case.rest = rest
+        case.nominal = voltage - rest
+        spread = case.feeder.spread_mv(case.slot)
+        wide = taught + _UNTAUGHT
+        slack = max(case.nominal * _SLACK_PER_10000 // 10_000, spread * _SLACK_SPREADS)
+        slack = slack * wide // taught
+        hard = max(case.nominal * _AT_ONCE_PER_10000 // 10_000, spread * _AT_ONCE_SPREADS)
+        hard = hard * wide // taught
+        if case.in_order:
+            # one value far off is one wrong value, and speaks for no more
+            case.scratch = self._summed(cells[_SUM], max(-hard, min(hard, rest)), slack)
+        if abs(rest) > hard:
+            return records.REJECT_VOLTAGE
+        return self.CODE if abs(case.scratch) > _SUM_SLACKS * slack else ACCEPT
+
+    def _summed(self, before: int, rest: int, slack: int) -> int:
+        """Give the new sum; it is bounded so that a meter that was repaired is soon believed."""
+        up = max(0, before) + rest - slack
+        down = max(0, -before) - rest - slack
+        most = (_SUM_SLACKS + _REMEMBERED_SLACKS) * slack
+        if up >= down:
+            return min(most, max(0, up))
+        return -min(most, max(0, down))
+
+    def learn(self, case: "Any", cells: "Any", verdict: int) -> None:
+        """Keep the sum; the model learns once the round is judged (firmware.meter.voter)."""
+        if case.in_order:
+            cells[_SUM] = max(-_WORD, min(_WORD, case.scratch))
+
+
+_WITHIN = const(0)
+
+# Meters whose voltage is of performance class 1 (IEC 61557-12) err by 1 %; two of them differ by
+# 1.4 % where their errors are independent, which leaves the middle of all meters 1 % to be off by.
+_CLASS_PER_10000 = const(150)
+_SETTLED = const(256)
+_REPAIRED_ROUNDS = const(8)
+
+
+class VoltageOffset:
+    """Without load all meters of a feeder show one voltage: places differ by the meters' classes.
+
+    Loads are taken off before places are learnt, so a place that differs by more is an error of
+    the meter, be it there from its first reading on, or come too slowly for the sums. Cell: for
+    how many rounds on end such a meter has shown a voltage within its class, that is, was
+    repaired.
+    """
+
+    CODE = records.REJECT_VOLTAGE
+    TYPE = "i"
+    CELLS = 1
+
+    def judge(self, case: "Any", cells: "Any") -> int:
+        """Compare the place with the middle of all places, once both are known well."""
+        case.scratch = 0
+        feeder = case.feeder
+        if feeder is None or feeder.learnt(case.slot) < _SETTLED:
+            return ACCEPT
+        centre = feeder.centre_mv(case.slot)
+        most = case.nominal * _CLASS_PER_10000 // 10_000
+        if abs(centre) <= most:
+            return ACCEPT
+        if case.rest is not None and abs(centre + case.rest) <= most // 2:
+            case.scratch = cells[_WITHIN] + 1
+        return self.CODE
+
+    def learn(self, case: "Any", cells: "Any", verdict: int) -> None:
+        """Forget a place that was wrong once the meter has been right for some rounds."""
+        if not case.in_order:
+            return
+        cells[_WITHIN] = case.scratch
+        if case.scratch >= _REPAIRED_ROUNDS:
+            case.feeder.forget(case.slot)
+            cells[_WITHIN] = 0
+
+
+# ------------------------------------------------------------------ against the own voltage
 
 _COUNT = const(0)
 _CENTRE = const(1)  # in 1/256 mV: a smaller step than 1 mV must not get lost
@@ -105,6 +220,7 @@ class VoltageLevel:
     """
 
     CODE = records.REJECT_VOLTAGE
+    TYPE = "i"
     CELLS = 4
 
     def judge(self, case: "Any", cells: "Any") -> int:
@@ -118,7 +234,7 @@ class VoltageLevel:
             return ACCEPT if abs(difference) * 1000 <= _FIRST_PERMILLE * own else self.CODE
         rest = abs(
             unexplained_mv(
-                difference - (cells[_CENTRE] >> 8), _neighbour_ma(case), case.own.current
+                difference - (cells[_CENTRE] >> 8), case.values.current, case.own.current
             )
         )
         spread = cells[_SPREAD]
@@ -166,6 +282,7 @@ _RISE = const(4)
 
 # Two rounds that lie 5 V to either side of the centre are still honest.
 _CHANGE_PERMILLE = const(45)
+_CELL = const(0x3FFFFFFF)
 
 
 class VoltageChange:
@@ -176,6 +293,7 @@ class VoltageChange:
     """
 
     CODE = records.REJECT_VOLTAGE
+    TYPE = "i"
     CELLS = 5
 
     def judge(self, case: "Any", cells: "Any") -> int:
@@ -183,12 +301,12 @@ class VoltageChange:
         difference = _difference(case)
         if difference is None:
             return ABSTAIN
-        if not cells[_HELD] or case.round != cells[_LAST_ROUND] + 1:
+        if not cells[_HELD] or case.round & _CELL != cells[_LAST_ROUND] + 1 & _CELL:
             return ACCEPT
         # what could lower the difference then can have ended now, and raises it
         rest = unexplained_mv(
             difference - cells[_LAST],
-            _neighbour_ma(case),
+            case.values.current,
             case.own.current,
             (cells[_RISE], cells[_FALL]),
         )
@@ -200,11 +318,11 @@ class VoltageChange:
         if difference is None or not case.in_order:
             return
         if verdict == ACCEPT:
-            neighbour = _neighbour_ma(case)
+            neighbour = case.values.current
             cells[_HELD] = 1
             cells[_LAST] = difference
             cells[_FALL] = explained_mv(neighbour, case.own.current)
             cells[_RISE] = explained_mv(case.own.current, neighbour)
-            cells[_LAST_ROUND] = case.round
+            cells[_LAST_ROUND] = case.round & _CELL
         elif cells[_HELD] and verdict == self.CODE:
-            cells[_LAST_ROUND] = case.round  # hold the next against the last good one
+            cells[_LAST_ROUND] = case.round & _CELL  # hold the next against the last good one
