@@ -44,9 +44,10 @@ class Case:
     ``memory`` tells what is known of its slot (firmware.meter.judge.Memory), ``feeder`` and
     ``slot`` what the neighbourhood says (firmware.meter.feeder.Feeder, or None), ``values`` are
     the reading's by name. VoltageAgreement fills in ``rest`` (mV, or None), what nothing explains
-    of its voltage, and ``nominal``, what the neighbourhood makes one expect. Sequence, the first
-    rule, ``in_order`` (the reading comes after every one known of this neighbour) and
-    ``newest_round`` (that of the newest one known, -1 if there is none).
+    of its voltage, ``nominal``, what the neighbourhood makes one expect, and ``agreed``, whether
+    its word fits this meter's own voltage. Sequence, the first rule, ``in_order`` (the reading
+    comes after every one known of this neighbour) and ``newest_round`` (that of the newest one
+    known, -1 if there is none).
     """
 
     def __init__(self, reading: "records.Reading", digest: bytes, round_s: int) -> None:
@@ -61,6 +62,7 @@ class Case:
         self.slot = 0
         self.nominal = 0
         self.rest: "int | None" = None
+        self.agreed = False
         self.in_order = True
         self.newest_round = -1
         # what a rule's judge() leaves for its own learn(); the judge keeps it apart for each rule
@@ -309,9 +311,7 @@ class Frequency:
 
 _VOLTAGE = const(0)
 _FREQUENCY = const(1)
-_OWN_VOLTAGE = const(2)
-_OWN_FREQUENCY = const(3)
-_REPEATS = const(4)
+_REPEATS = const(2)
 
 # With steps of 0.1 V and 1 mHz an honest pair repeats in about 1 round of 80, so four times on end
 # happens once in 40 million rounds.
@@ -326,12 +326,12 @@ def _within(code: int, value: "int | None") -> int:
 class Frozen:
     """Voltage and frequency do not stand still together while this meter's own move.
 
-    Cells: the neighbour's and the own voltage and frequency of the last round, and the repeats.
+    Cells: the neighbour's voltage and frequency of the last round, and the repeats.
     """
 
     CODE = records.REJECT_FROZEN
     TYPE = "i"
-    CELLS = 5
+    CELLS = 3
 
     def judge(self, case: Case, cells: "Any") -> int:
         """Count repeats of the same pair."""
@@ -344,10 +344,7 @@ class Frozen:
             return ACCEPT  # the pattern is one of consecutive rounds
         if voltage != cells[_VOLTAGE] or frequency != cells[_FREQUENCY]:
             case.scratch = 0
-        elif (
-            case.own.voltage != cells[_OWN_VOLTAGE]
-            or case.own.own_frequency != cells[_OWN_FREQUENCY]
-        ):
+        elif case.own.moved:
             case.scratch += 1
         return self.CODE if case.scratch >= _FROZEN_REPEATS else ACCEPT
 
@@ -360,8 +357,6 @@ class Frozen:
         cells[_REPEATS] = case.scratch
         cells[_VOLTAGE] = _within(quantities.VOLTAGE, case.values.voltage)
         cells[_FREQUENCY] = _within(quantities.FREQUENCY, case.values.frequency)
-        cells[_OWN_VOLTAGE] = _within(quantities.VOLTAGE, case.own.voltage)
-        cells[_OWN_FREQUENCY] = _within(quantities.FREQUENCY, case.own.own_frequency)
 
 
 _HELD_MV = const(0)
@@ -430,10 +425,10 @@ ORDER = (
     Range(),
     Registers(),
     Frequency(),
-    VoltageLevel(),
-    VoltageChange(),
     VoltageAgreement(),
     VoltageOffset(),
+    VoltageLevel(),
+    VoltageChange(),
     Frozen(),
     FrozenVoltage(),
 )

@@ -10,8 +10,9 @@ cable that m shares with j, which j's current (I_j) makes itself felt over; ``gr
 other phases do along the cable by the neutral, each meter with a ``share`` of it. ``rest`` is what
 nothing explains: that is what the rules of firmware.meter.voltage judge.
 
-Reference and gradient are medians over the round's meters, so that less than half of them cannot
-move either far (Huber, Robust Statistics, 1981: the median's breakdown point is one half).
+Reference and gradient are the line of least absolute rests through the round's meters, found by
+medians in turn (Huber, Robust Statistics, 1981): a minority can move neither far, though two that
+sit where few others do can bend the gradient.
 Couplings and shares are learnt from the *changes* between two rounds by normalised least mean
 squares (Widrow and Hoff 1960; Haykin, Adaptive Filter Theory, ch. 7): a level that is wrong for
 good teaches nothing.
@@ -46,6 +47,7 @@ except ImportError:
 # With more meters than this only a meter's own current is taken into account: the work of a round
 # rises with the square of their number.
 _COUPLED = const(16)
+_PASSES = const(3)
 _LEAST = const(4)  # of three voltages one liar makes the median of its choice a coin's toss
 _DEAD_MV = const(50_000)
 _MOST_MV = const(500_000)  # ledger.protocol.quantities
@@ -94,6 +96,7 @@ class Feeder:
         self._share = array("h", bytes(2 * count))
         self._coupling = array("h", bytes(2 * count * self._width))
         self._learnt = array("h", bytes(2 * count))
+        self._places = array("i", bytes(4 * count))
         # the newest round: voltages (0: absent), rests, currents and how they changed
         self._volts = [0] * count
         self._rest = [0] * count
@@ -105,11 +108,11 @@ class Feeder:
         self._rounds = [-1] * ROUNDS
         self._reference = array("i", bytes(4 * ROUNDS))
         self._gradient = array("i", bytes(4 * ROUNDS))
+        self._own_rest = array("i", bytes(4 * ROUNDS))
         self._currents = array("h", bytes(2 * ROUNDS * count))
         self._last_gradient = 0
         self._row = [0] * count
         self._weights = [0] * count
-        self.explained = 0
 
     # ------------------------------------------------------------------------- a round
 
@@ -129,37 +132,56 @@ class Feeder:
         self._amps[slot] = now
 
     def fit(self, round_: int) -> bool:
-        """Find reference and gradient of the round; gives whether enough meters were there."""
+        """Find reference and gradient of the round; gives whether enough meters were there.
+
+        Both are medians of what the other leaves, in turn, which comes to the least sum of absolute
+        rests: liars would have to outweigh the others to move either.
+        """
         at = round_ % ROUNDS
         self._rounds[at] = -1
-        used = 0
-        known = self._are_known()
+        there = 0
         for i in range(self.count):
             if self._volts[i]:
                 self._rest[i] = self._place(i, self._volts[i], self._amps, 0, self._amps[i])
-                if self._learnt[i] or not known:
-                    self._row[used] = self._rest[i]
-                    used += 1
-        if used < _LEAST:
+                there += 1
+        if there < _LEAST:
             return False
-        reference = self._median(used)
+        known = self._are_known()
+        reference = self._take_common(known)
+        gradient = 0
+        for _ in range(_PASSES):
+            part = self._weigh(self._rest, self._volts)
+            gradient += part
+            for i in range(self.count):
+                self._rest[i] -= self._share[i] * part // _SHARE_ONE
+            reference += self._take_common(known)
+        self._keep(at, round_, reference, gradient)
+        return True
+
+    def _take_common(self, known: bool) -> int:
+        """Take off the rests what they have in common, by the meters known; gives it."""
+        used = 0
         for i in range(self.count):
-            self._rest[i] -= reference
-        gradient = self._fit_gradient()
-        reference += self._take_gradient(gradient, known)
+            if self._volts[i] and (self._learnt[i] or not known):
+                self._row[used] = self._rest[i]
+                used += 1
+        common = self._median(used)
+        for i in range(self.count):
+            self._rest[i] -= common
+        return common
+
+    def _keep(self, at: int, round_: int, reference: int, gradient: int) -> None:
+        """Keep the round for readings that come late."""
         self._rounds[at] = round_
         self._reference[at] = reference
-        self._gradient[at] = gradient
+        self._gradient[at] = max(-_MOST_GRADIENT, min(_MOST_GRADIENT, gradient))
+        self._own_rest[at] = self._rest[0] if self._volts[0] else 0
         first = at * self.count
         for i in range(self.count):
             self._currents[first + i] = self._amps[i]
-        return True
 
     def rest(self, slot: int, round_: int, voltage_mv: int, current_ma: int) -> "int | None":
-        """Give what nothing explains of a voltage (mV) of one of the rounds kept, or None.
-
-        ``explained`` is then how much (mV) the loads and the gradient explained.
-        """
+        """Give what nothing explains of a voltage (mV) of one of the rounds kept, or None."""
         at = round_ % ROUNDS
         if self._rounds[at] != round_ or not self._learnt[slot]:
             return None
@@ -167,7 +189,6 @@ class Feeder:
         own = amps(current_ma)
         place = self._place(slot, voltage_mv, self._currents, at * self.count, own)
         moved = self._share[slot] * self._gradient[at] // _SHARE_ONE
-        self.explained = abs(place - voltage_mv + (self._centre[slot] >> 8)) + abs(moved)
         return place - self._reference[at] - moved
 
     def learn(self, round_: int, trusted: "bytearray") -> None:
@@ -193,6 +214,7 @@ class Feeder:
             else:
                 self._held[i] = 0
         self._scale_shares()
+        self._find_places()
 
     # -------------------------------------------------------------------------- bounds
 
@@ -200,14 +222,16 @@ class Feeder:
         """Give the mean size of a meter's rest (mV)."""
         return self._spread[slot] >> 8
 
-    def centre_mv(self, slot: int) -> int:
-        """Give how far a meter's place lies from the middle of all places (mV)."""
-        used = 0
-        for i in range(self.count):
-            if self._learnt[i]:
-                self._row[used] = self._centre[i]
-                used += 1
-        return (self._centre[slot] - self._median(used)) >> 8 if used >= _LEAST else 0
+    def place_mv(self, slot: int) -> int:
+        """Give how far a meter's place lies from the middle of all places (mV).
+
+        What lies along the gradient is taken off: where that has its zero is nobody's error.
+        """
+        return self._places[slot]
+
+    def own_rest_mv(self, round_: int) -> int:
+        """Give this meter's own rest in one of the rounds kept (mV)."""
+        return self._own_rest[round_ % ROUNDS]
 
     def learnt(self, slot: int) -> int:
         """Give from how many rounds of a meter was learnt, up to 1,024."""
@@ -310,22 +334,24 @@ class Feeder:
             row[j] = value
         return (row[used >> 1] + row[(used - 1) >> 1]) >> 1
 
-    def _fit_gradient(self) -> int:
-        """Give the weighted median of what each meter's rest says the gradient is (mV).
+    def _weigh(self, rests: "Any", there: "Any") -> int:
+        """Give the weighted median of what the meter's rests say that the gradient is (mV).
 
-        A meter weighs as much as its share, up to a quarter of all: none can choose it alone.
+        Those count whose number in ``there`` is not 0. A meter weighs as much as its share, up to a
+        quarter of all: none can choose it alone.
         """
         used = total = 0
         for i in range(self.count):
             weight = abs(self._share[i])
-            if self._volts[i] and weight >= _LEAST_SHARE:
+            if there[i] and weight >= _LEAST_SHARE:
                 total += weight
         most = total >> 2
         total = 0
         for i in range(self.count):
-            weight = min(abs(self._share[i]), most)
-            if self._volts[i] and weight >= _LEAST_SHARE:
-                rest = max(-_MOST_GRADIENT, min(_MOST_GRADIENT, self._rest[i]))
+            weight = abs(self._share[i])
+            if there[i] and weight >= _LEAST_SHARE:
+                weight = min(weight, most)
+                rest = max(-_MOST_GRADIENT, min(_MOST_GRADIENT, rests[i]))
                 self._insert(used, rest * _SHARE_ONE // self._share[i], weight)
                 used += 1
                 total += weight
@@ -347,19 +373,6 @@ class Feeder:
             j -= 1
         row[j] = value
         weights[j] = weight
-
-    def _take_gradient(self, gradient: int, known: bool) -> int:
-        """Take the gradient's part and what is left in common off the rests; gives the latter."""
-        used = 0
-        for i in range(self.count):
-            self._rest[i] -= self._share[i] * gradient // _SHARE_ONE
-            if self._volts[i] and (self._learnt[i] or not known):
-                self._row[used] = self._rest[i]
-                used += 1
-        common = self._median(used)
-        for i in range(self.count):
-            self._rest[i] -= common
-        return common
 
     def _learn_changes(self, slot: int, squares: int, step: int) -> None:
         """Learn couplings and share from how the rest changed since the round before."""
@@ -397,6 +410,20 @@ class Feeder:
             self._spread[slot] += off // (count if count < _WARM else _PACE)
         if count < _MOST_LEARNT:
             self._learnt[slot] = count + 1
+
+    def _find_places(self) -> None:
+        """Find the places: centres without their middle and without their part of the gradient."""
+        used = 0
+        for i in range(self.count):
+            if self._learnt[i]:
+                self._row[used] = self._centre[i] >> 8
+                used += 1
+        middle = self._median(used) if used >= _LEAST else 0
+        for i in range(self.count):
+            self._places[i] = (self._centre[i] >> 8) - middle if used >= _LEAST else 0
+        gradient = self._weigh(self._places, self._learnt)
+        for i in range(self.count):
+            self._places[i] -= self._share[i] * gradient // _SHARE_ONE
 
     def _scale_shares(self) -> None:
         """Keep the shares' sum; before there are any, the first large rests are their pattern."""

@@ -73,7 +73,8 @@ class Own(Values):
     ``current`` is the one drawn (mA), negative where it feeds in. ``frequency`` is the value that
     neighbours are held against: the median of the round once three readings are in, before that
     this meter's own. Values of whole tenths of a hertz, as simple instruments show, do not count
-    where there are enough others; ``coarse`` if there are no others.
+    where there are enough others; ``coarse`` if there are no
+    others. ``moved`` tells whether voltage or frequency differ from the round before.
     """
 
     def __init__(self, round_: int, time: int, values: "list[tuple[int, int]]") -> None:
@@ -82,6 +83,7 @@ class Own(Values):
         self.time = time
         self.own_frequency = self.frequency
         self.coarse = False
+        self.moved = True
 
     def compare(self, frequencies: "list[int]") -> None:
         """Take the neighbours' frequencies (mHz) of the round into the median."""
@@ -108,6 +110,10 @@ class History:
 
     def add(self, own: Own) -> None:
         """Take a round in; the one eight rounds earlier goes."""
+        before = self.find(own.round - 1)
+        if before is not None:
+            same = before.voltage == own.voltage and before.own_frequency == own.own_frequency
+            own.moved = not same
         self._ring[own.round % ROUNDS] = own
 
     def find(self, round_: int) -> "Own | None":

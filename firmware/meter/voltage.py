@@ -1,9 +1,11 @@
 """The rules on a neighbour's voltage: it moves with the neighbourhood's, and with this meter's own.
 
 Two yardsticks, for each is weak where the other is strong. VoltageAgreement and VoltageOffset hold
-a reading against what all meters of the round say together (firmware.meter.feeder): fine, but known
-only when most neighbours are there, and as true as their majority. VoltageLevel and VoltageChange
-hold it against this meter's own voltage, which nobody can forge for it: coarse, but always there.
+a reading against what all meters of the round say together (firmware.meter.feeder): fine, but
+known only when most neighbours are there, and as true as their majority. VoltageLevel and
+VoltageChange hold it against this meter's own voltage, which nobody can forge for it: coarse, but
+always there. So they count while the neighbourhood is not known, and where its word does not fit
+this meter's own voltage.
 
 Interface and words are those of firmware.meter.checks; voltages mV.
 
@@ -114,17 +116,23 @@ class VoltageAgreement:
         case.rest = rest
         case.nominal = voltage - rest
         spread = case.feeder.spread_mv(case.slot)
+        case.agreed = self._agrees(case)
         wide = taught + _UNTAUGHT
         slack = max(case.nominal * _SLACK_PER_10000 // 10_000, spread * _SLACK_SPREADS)
         slack = slack * wide // taught
         hard = max(case.nominal * _AT_ONCE_PER_10000 // 10_000, spread * _AT_ONCE_SPREADS)
         hard = hard * wide // taught
-        if case.in_order:
-            # one value far off is one wrong value, and speaks for no more
-            case.scratch = self._summed(cells[_SUM], max(-hard, min(hard, rest)), slack)
         if abs(rest) > hard:
-            return records.REJECT_VOLTAGE
+            return records.REJECT_VOLTAGE  # for itself: it does not discredit those after it
+        if case.in_order:
+            case.scratch = self._summed(cells[_SUM], rest, slack)
         return self.CODE if abs(case.scratch) > _SUM_SLACKS * slack else ACCEPT
+
+    def _agrees(self, case: "Any") -> bool:
+        """Tell whether the neighbourhood's word fits what this meter measured itself."""
+        own = abs(case.feeder.own_rest_mv(case.round))
+        hard = case.nominal * _AT_ONCE_PER_10000 // 10_000
+        return own <= max(hard, case.feeder.spread_mv(0) * _AT_ONCE_SPREADS)
 
     def _summed(self, before: int, rest: int, slack: int) -> int:
         """Give the new sum; it is bounded so that a meter that was repaired is soon believed."""
@@ -169,11 +177,11 @@ class VoltageOffset:
         feeder = case.feeder
         if feeder is None or feeder.learnt(case.slot) < _SETTLED:
             return ACCEPT
-        centre = feeder.centre_mv(case.slot)
+        place = feeder.place_mv(case.slot)
         most = case.nominal * _CLASS_PER_10000 // 10_000
-        if abs(centre) <= most:
+        if abs(place) <= most:
             return ACCEPT
-        if case.rest is not None and abs(centre + case.rest) <= most // 2:
+        if case.rest is not None and abs(place + case.rest) <= most // 2:
             case.scratch = cells[_WITHIN] + 1
         return self.CODE
 
@@ -229,6 +237,9 @@ class VoltageLevel:
         difference = _difference(case)
         if difference is None:
             return ABSTAIN
+        if case.agreed:
+            case.scratch = 0
+            return ACCEPT
         own = case.own.voltage
         if not cells[_COUNT]:
             return ACCEPT if abs(difference) * 1000 <= _FIRST_PERMILLE * own else self.CODE
@@ -301,7 +312,7 @@ class VoltageChange:
         difference = _difference(case)
         if difference is None:
             return ABSTAIN
-        if not cells[_HELD] or case.round & _CELL != cells[_LAST_ROUND] + 1 & _CELL:
+        if case.agreed or not cells[_HELD] or case.round & _CELL != cells[_LAST_ROUND] + 1 & _CELL:
             return ACCEPT
         # what could lower the difference then can have ended now, and raises it
         rest = unexplained_mv(
