@@ -1,9 +1,9 @@
-"""Whole votes on a street: the honest are left alone, the false are found, the repaired believed."""
+"""Whole votes on a street: the honest are left alone, the false found, the repaired believed."""
 
 from firmware.meter.voter import Voter
 from ledger.protocol import records as r
 from ledger.protocol.errors import MalformedRecord
-from tests.firmware.meter.street import CHAIN, COUNT, T, Street, Watcher
+from tests.firmware.meter.street import CHAIN, COUNT, Street, T, Watcher
 
 
 def ready(rounds=420):

@@ -69,7 +69,8 @@ def test_two_liars_of_eight_are_told_from_the_others_wherever_they_are():
     for gang in ((0, 7), (1, 6), (2, 5), (3, 4), (0, 1), (6, 7)):
         other, street = Feeder(COUNT), Street(seed=11)
         other.restore(saved)
-        largest = play(other, street, 20, lambda i, v: v + 4_000 * (i in gang), distrust=gang)
+        extra = [4_000 * (i in gang) for i in range(COUNT)]
+        largest = play(other, street, 20, lambda i, v, extra=extra: v + extra[i], distrust=gang)
         honest = max([largest[i] for i in range(COUNT) if i not in gang])
         assert min([largest[i] for i in gang]) > max(2_500, honest), (gang, largest)
 
