@@ -5,6 +5,7 @@
 #   make test       lint, then all tests on CPython and under MicroPython
 #   make lint       the checks alone
 #   make bench      the benchmarks
+#   make evaluate   judge recordings with false meters; write the tables of docs/judging.md anew
 #   make vectors    write the test vectors anew
 #   make sample-day compute the sample day anew, compare it, check its power flow with pandapower
 #   make coverage   the tests with line and branch coverage (slower)
@@ -26,7 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 PYTEST_ARGS ?=
 
 .PHONY: help demo demo-network cometbft test lint lint-code lint-format lint-types lint-boards lint-imports \
-        format bench vectors sample-day coverage lock clean setup setup-dev
+        format bench evaluate vectors sample-day coverage lock clean setup setup-dev
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
 
@@ -68,6 +69,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tools.bench
+
+evaluate: $(VENV)/.dev
+	$(BIN)/python -m tools.judging
 
 vectors: $(VENV)/.dev
 	$(BIN)/python -m tools.vectors

@@ -14,15 +14,16 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import comb
 from random import Random
 
 from hil.clusters import MAX_SIZE, MIN_SIZE, Cluster, split_clusters
 from hil.enrich import Errors, Round, samples
 from hil.falsehoods import COLLUDE, Falsehood, Liar
-from hil.neighbourhood import Neighbourhood, Settled, Shown
+from hil.neighbourhood import Neighbourhood, Settled, Shown, address_of
 from hil.noise import stream, uniform
 from hil.traces import Recording
-from ledger.protocol import records, tally
+from ledger.protocol import committee, records, tally
 
 _OPEN_ROUNDS = 8
 _CONSPIRED = Falsehood("scale", "+3%", 3.0)
@@ -214,6 +215,27 @@ def _draw_start(plan: Plan, rng: Random) -> int:
     return uniform(rng, plan.learning, last) if plan.learning else 0
 
 
+def capture_rate(meters: int, bad: int, seats: int, draws: int, seed: int) -> tuple[float, float]:
+    """Give how often ``bad`` of ``meters`` meters outvote a committee: drawn, and by the formula.
+
+    Committees are drawn as the chain draws them, for a new term and meter each time; the bad ones
+    accept, all others reject. The formula is P = sum over i >= t of C(m,i) C(N-m,v-i) / C(N,v),
+    with N candidates of which m are bad, v seats and t = v/2 + 1 rounded down: the hypergeometric
+    tail.
+    """
+    addresses = [address_of(f"{seed}/{i}") for i in range(meters + 1)]
+    judged, candidates = addresses[0], addresses[1:]
+    gang = set(candidates[:bad])
+    captured = 0
+    for term in range(draws):
+        drawn = committee.draw(bytes(32), term, judged, candidates, seats)
+        accepts = sum(voter in gang for voter in drawn)
+        captured += tally.outcome(len(drawn), accepts, len(drawn) - accepts) == tally.ACCEPTED
+    size = committee.seats(seats, meters)
+    ways = sum(comb(bad, i) * comb(meters - bad, size - i) for i in range(size // 2 + 1, size + 1))
+    return captured / draws, ways / comb(meters, size)
+
+
 def _others(
     cluster: Cluster, names: Sequence[str], phases: dict[str, str | None]
 ) -> tuple[tuple[str, str], ...]:
@@ -228,7 +250,7 @@ def _others(
 
 def run_task(task: Task, progress: Progress = lambda _: None) -> Result:
     """Play one cluster, honest and with every falsehood."""
-    day = _day(task)
+    day = rounds_of(task)
     honest = Honest()
     starts = {trial.start for trial in task.trials}
     kept: dict[int, bytes] = {}
@@ -267,7 +289,7 @@ def evaluate(plan: Plan, progress: Progress = lambda _: None) -> Result:
     return merge(plan, [run_task(task, progress) for task in make_tasks(plan)])
 
 
-def _day(task: Task) -> list[Round]:
+def rounds_of(task: Task) -> list[Round]:
     """Give the rounds of the cluster's meters and of those that stand in for other phases."""
     wanted = {*task.cluster.meters, *(other for _, other in task.others)}
     recording = task.plan.recording

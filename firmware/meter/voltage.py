@@ -79,7 +79,7 @@ _SLACK_PER_10000 = const(33)
 # A mean deviation is 0.8 of a normal standard deviation: six of them are five sigmas.
 _SLACK_SPREADS = const(6)
 # Page's rule: the sum of what exceeds the slack. Ten slacks are ten rounds at twice the slack.
-_SUM_SLACKS = const(10)
+SUM_SLACKS = const(10)
 _REMEMBERED_SLACKS = const(3)
 # At once: more than two meters of class 1 differ by (IEC 61557-12; root of the sum of squares) ...
 _AT_ONCE_PER_10000 = const(150)
@@ -89,6 +89,22 @@ _TAUGHT = const(32)
 # While little is known bounds are wider: three times after 32 rounds, a quarter more after 256.
 _UNTAUGHT = const(64)
 _WORD = const(1_000_000)
+
+
+def slack_mv(feeder: "Any", slot: int, nominal_mv: int) -> int:
+    """Give how much rest (mV) of a meter is nothing; what exceeds it is summed up."""
+    usual = nominal_mv * _SLACK_PER_10000 // 10_000
+    taught: int = feeder.learnt(slot)
+    slack = max(usual, feeder.spread_mv(slot) * _SLACK_SPREADS)
+    return int(slack * (taught + _UNTAUGHT) // taught)
+
+
+def at_once_mv(feeder: "Any", slot: int, nominal_mv: int) -> int:
+    """Give how much rest (mV) of a meter is too much for a single reading."""
+    usual = nominal_mv * _AT_ONCE_PER_10000 // 10_000
+    taught: int = feeder.learnt(slot)
+    most = max(usual, feeder.spread_mv(slot) * _AT_ONCE_SPREADS)
+    return int(most * (taught + _UNTAUGHT) // taught)
 
 
 class VoltageAgreement:
@@ -115,18 +131,13 @@ class VoltageAgreement:
             return ACCEPT
         case.rest = rest
         case.nominal = voltage - rest
-        spread = case.feeder.spread_mv(case.slot)
         case.agreed = self._agrees(case)
-        wide = taught + _UNTAUGHT
-        slack = max(case.nominal * _SLACK_PER_10000 // 10_000, spread * _SLACK_SPREADS)
-        slack = slack * wide // taught
-        hard = max(case.nominal * _AT_ONCE_PER_10000 // 10_000, spread * _AT_ONCE_SPREADS)
-        hard = hard * wide // taught
-        if abs(rest) > hard:
+        if abs(rest) > at_once_mv(case.feeder, case.slot, case.nominal):
             return records.REJECT_VOLTAGE  # for itself: it does not discredit those after it
+        slack = slack_mv(case.feeder, case.slot, case.nominal)
         if case.in_order:
             case.scratch = self._summed(cells[_SUM], rest, slack)
-        return self.CODE if abs(case.scratch) > _SUM_SLACKS * slack else ACCEPT
+        return self.CODE if abs(case.scratch) > SUM_SLACKS * slack else ACCEPT
 
     def _agrees(self, case: "Any") -> bool:
         """Tell whether the neighbourhood's word fits what this meter measured itself."""
@@ -138,7 +149,7 @@ class VoltageAgreement:
         """Give the new sum; it is bounded so that a meter that was repaired is soon believed."""
         up = max(0, before) + rest - slack
         down = max(0, -before) - rest - slack
-        most = (_SUM_SLACKS + _REMEMBERED_SLACKS) * slack
+        most = (SUM_SLACKS + _REMEMBERED_SLACKS) * slack
         if up >= down:
             return min(most, max(0, up))
         return -min(most, max(0, down))

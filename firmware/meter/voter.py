@@ -82,6 +82,10 @@ class Voter:
         former = [0] + [slots.get(address, -1) for address in sorted(addresses)]
         self._feeder = self._feeder.rearranged(former)
 
+    def profile(self, address: bytes) -> Profile:
+        """Give what is known of a neighbour; KeyError where it is none."""
+        return self._neighbours[address].profile
+
     # ---------------------------------------------------------------------- over a restart
 
     def export(self) -> bytes:

@@ -1,0 +1,213 @@
+"""Runs what docs/judging.md shows and writes its tables and pictures anew.
+
+    python -m tools.judging [--jobs N]
+
+Each table stands in the page between ``<!-- table: NAME -->`` and ``<!-- end -->``; the text around
+them is written by hand. The recordings of the IEEE European feeder must lie beside the project.
+"""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hil import falsehoods, roc, traces
+from hil.enrich import Errors
+from hil.evaluation import Plan, Result, Score, capture_rate, make_tasks, merge
+from tools.errors import CommandError
+from tools.evaluate import per_honest, row_of, run_tasks
+from tools.svg import Chart, Line, caught_curves, draw
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "judging.md"
+PICTURES = ROOT / "docs" / "judging"
+FEEDER = ROOT.parent / "shared" / "data" / "lv_neighbours"
+
+_TARGETS = (
+    "scale:-2%,scale:+2%,offset:-3V,offset:+3V,freeze:all,replay:1h,replay:6h,dropout:20%,"
+    "clock:-15min,clock:+15min,scale:-1%,scale:+1%,drift:-1%/h,drift:+1%/h"
+)
+_OTHERS = (
+    "scale:+0.5%,scale:+5%,freeze:voltage,drift:+0.2%/h,noise:1%,noise:2%,rounding:1V,rounding:5V,"
+    "phase:other,theft:30%,theft:90%,collude:10%,collude:30%"
+)
+_FROM_START = (
+    "scale:+10%,scale:+5%,scale:+2%,scale:+1%,offset:-3V,offset:-5V,freeze:all,replay:1h,"
+    "clock:+15min,theft:90%"
+)
+_ROC = "scale:+0.3%,scale:+0.5%,scale:+1%,scale:+2%,drift:+5%/h,noise:1%"
+_WORSE = Errors(voltage_gain_ppm=10_000, voltage_noise_mv=200, voltage_step_mv=100)
+_COMMITTEES = (
+    (100, 10, 11),
+    (100, 20, 11),
+    (100, 30, 11),
+    (100, 20, 7),
+    (100, 20, 21),
+    (54, 16, 11),
+)
+_DRAWS = 10_000
+
+ATTACKS = (
+    "attack",
+    "size",
+    "meters caught",
+    "within 10 rounds",
+    "median round",
+    "false readings rejected",
+    "honest rejected meanwhile",
+)
+HONEST = ("recording", "meters", "rounds", "honest readings", "false rejections", "unconfirmed")
+OFFLINE = ("offline", "honest readings", "accepted", "unconfirmed", "rejected")
+CAPTURE = ("candidates", "bad", "seats", "captured, drawn", "captured, formula")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Give a table in Markdown."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def put(page: str, name: str, content: str) -> str:
+    """Put a table into the page; raises CommandError where the page has no place for it."""
+    place = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    if len(place.findall(page)) != 1:
+        raise CommandError(f"{PAGE.name} has no place, or two, for the table {name!r}")
+    return place.sub(lambda found: found[1] + content + found[2], page)
+
+
+def places(page: str) -> list[str]:
+    """Give the names of the tables that the page has places for."""
+    return re.findall(r"<!-- table: (.+?) -->", page)
+
+
+class Work:
+    """Runs plans and keeps what they gave for the tables."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._started = time.monotonic()
+        self.tables: dict[str, str] = {}
+        self.pictures: dict[str, str] = {}
+        self.honest: list[list[str]] = []
+
+    def run(self, name: str, plan: Plan) -> Result:
+        """Run a plan and note its honest figures."""
+        tasks = make_tasks(plan)
+        result = merge(plan, run_tasks(tasks, self._jobs))
+        print(f"{time.monotonic() - self._started:5.0f} s  {name}", flush=True)
+        honest = result.honest
+        share = f"{100 * honest.unconfirmed / honest.readings:.2f} %"
+        meters = str(len(plan.recording.meters))
+        figures = [str(honest.readings), per_honest(honest), share]
+        if not plan.offline:
+            self.honest.append([name, meters, str(plan.end), *figures])
+        return result
+
+
+def _plan(recording: traces.Recording, attacks: str, trials: int = 8) -> Plan:
+    return Plan(recording, tuple(falsehoods.parse(attacks)) if attacks else (), trials=trials)
+
+
+def _rows(scores: Sequence[Score]) -> list[list[str]]:
+    return [row_of(score) for score in scores]
+
+
+def run_all(work: Work) -> None:
+    """Run every experiment of the page."""
+    feeder = {name: traces.load_recording(FEEDER, f"eulv_{name}") for name in "AB"}
+    first = work.run("IEEE feeder A", _plan(feeder["A"], f"{_TARGETS},{_OTHERS}"))
+    second = work.run("IEEE feeder B", _plan(feeder["B"], _TARGETS))
+    count = len(second.scores)
+    for score, more in zip(first.scores[:count], second.scores, strict=True):
+        score.add(more)
+    work.tables["targets"] = table(ATTACKS, _rows(first.scores[:count]))
+    work.tables["others"] = table(ATTACKS, _rows(first.scores[count:]))
+    work.pictures["caught.svg"] = caught_curves(first, 60)
+    _run_worse(work, feeder)
+    _run_from_start(work, feeder["A"])
+    _run_offline(work, feeder["A"])
+    work.tables["honest"] = table(HONEST, work.honest)
+    work.pictures["roc.svg"] = _draw_roc(feeder["A"])
+    work.tables["capture"] = table(CAPTURE, _capture_rows())
+
+
+def _run_worse(work: Work, feeder: dict[str, traces.Recording]) -> None:
+    """Worse meters, and another feeder with other houses: the project's sample day."""
+    attacks = "scale:+2%,offset:+3V,freeze:all,replay:1h,scale:+1%,drift:+1%/h"
+    worse = Plan(
+        feeder["B"], tuple(falsehoods.parse(attacks)), 8, learning=360, errors=_WORSE, last=720
+    )
+    result = work.run("IEEE feeder B, 12 h, class 1, 0.2 V noise, 0.1 V steps", worse)
+    work.tables["worse"] = table(ATTACKS, _rows(result.scores))
+    sample = work.run("sample day", _plan(traces.sample_day(), attacks))
+    work.tables["sample"] = table(ATTACKS, _rows(sample.scores))
+
+
+def _run_from_start(work: Work, recording: traces.Recording) -> None:
+    plan = Plan(
+        recording,
+        tuple(falsehoods.parse(_FROM_START)),
+        trials=5,
+        learning=0,
+        rounds=320,
+        last=340,
+        seed=2,
+    )
+    result = work.run("IEEE feeder A, first 340 min", plan)
+    work.tables["from start"] = table(ATTACKS, _rows(result.scores))
+
+
+def _run_offline(work: Work, recording: traces.Recording) -> None:
+    rows = []
+    for percent in (0, 10, 20, 30):
+        plan = Plan(recording, offline=percent / 100, last=160, seed=3)
+        honest = work.run(f"IEEE feeder A, {percent} % offline, 160 min", plan).honest
+        accepted = honest.readings - honest.unconfirmed - honest.false_rejections
+        shares = [f"{100 * n / honest.readings:.1f} %" for n in (accepted, honest.unconfirmed)]
+        rows.append([f"{percent} %", str(honest.readings), *shares, str(honest.false_rejections)])
+    work.tables["offline"] = table(OFFLINE, rows)
+
+
+def _draw_roc(recording: traces.Recording) -> str:
+    plan = Plan(recording, tuple(falsehoods.parse(_ROC)), trials=24, last=1100)
+    lines = [Line(curve.falsehood.label, curve.points) for curve in roc.curves(plan)]
+    x_label = "share of honest readings above the bound (voltage, one voter)"
+    half = len(lines) // 2
+    charts = [Chart("constant errors", x_label, 1e-4, 1, lines[: half + 1])]
+    charts.append(Chart("drift and noise", x_label, 1e-4, 1, lines[half + 1 :]))
+    return draw(charts, "Share of false meters above the bound within 10 rounds")
+
+
+def _capture_rows() -> list[list[str]]:
+    rows = []
+    for meters, bad, seats in _COMMITTEES:
+        drawn, formula = capture_rate(meters, bad, seats, _DRAWS, seed=1)
+        rows.append([str(meters), str(bad), str(seats), f"{drawn:.4f}", f"{formula:.4f}"])
+    return rows
+
+
+def main() -> int:
+    """Run and write; gives the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--jobs", type=int, choices=(1, 2), default=2)
+    options = parser.parse_args()
+    if not FEEDER.is_dir():
+        print("the recordings of LV neighbours are not beside the project: put them into "
+              "../shared/data/lv_neighbours", file=sys.stderr)  # fmt: skip
+        return 2
+    work = Work(options.jobs)
+    run_all(work)
+    page = PAGE.read_text("utf-8")
+    for name, content in work.tables.items():
+        page = put(page, name, content)
+    PAGE.write_text(page, "utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    for name, picture in work.pictures.items():
+        (PICTURES / name).write_text(picture, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
