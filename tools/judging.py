@@ -17,7 +17,7 @@ from hil import falsehoods, roc, traces
 from hil.enrich import Errors
 from hil.evaluation import Plan, Result, Score, capture_rate, make_tasks, merge
 from tools.errors import CommandError
-from tools.evaluate import per_honest, row_of, run_tasks
+from tools.evaluate import COLUMNS, per_honest, row_of, run_tasks
 from tools.svg import Chart, Line, caught_curves, draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,15 +25,15 @@ PAGE = ROOT / "docs" / "judging.md"
 PICTURES = ROOT / "docs" / "judging"
 FEEDER = ROOT.parent / "shared" / "data" / "lv_neighbours"
 
-_TARGETS = (
+TARGETS = (
     "scale:-2%,scale:+2%,offset:-3V,offset:+3V,freeze:all,replay:1h,replay:6h,dropout:20%,"
     "clock:-15min,clock:+15min,scale:-1%,scale:+1%,drift:-1%/h,drift:+1%/h"
 )
-_OTHERS = (
+OTHERS = (
     "scale:+0.5%,scale:+5%,freeze:voltage,drift:+0.2%/h,noise:1%,noise:2%,rounding:1V,rounding:5V,"
     "phase:other,theft:30%,theft:90%,collude:10%,collude:30%"
 )
-_FROM_START = (
+FROM_START = (
     "scale:+10%,scale:+5%,scale:+2%,scale:+1%,offset:-3V,offset:-5V,freeze:all,replay:1h,"
     "clock:+15min,theft:90%"
 )
@@ -49,15 +49,7 @@ _COMMITTEES = (
 )
 _DRAWS = 10_000
 
-ATTACKS = (
-    "attack",
-    "size",
-    "meters caught",
-    "within 10 rounds",
-    "median round",
-    "false readings rejected",
-    "honest rejected meanwhile",
-)
+ATTACKS = COLUMNS
 HONEST = ("recording", "meters", "rounds", "honest readings", "false rejections", "unconfirmed")
 OFFLINE = ("offline", "honest readings", "accepted", "unconfirmed", "rejected")
 CAPTURE = ("candidates", "bad", "seats", "captured, drawn", "captured, formula")
@@ -117,8 +109,8 @@ def _rows(scores: Sequence[Score]) -> list[list[str]]:
 def run_all(work: Work) -> None:
     """Run every experiment of the page."""
     feeder = {name: traces.load_recording(FEEDER, f"eulv_{name}") for name in "AB"}
-    first = work.run("IEEE feeder A", _plan(feeder["A"], f"{_TARGETS},{_OTHERS}"))
-    second = work.run("IEEE feeder B", _plan(feeder["B"], _TARGETS))
+    first = work.run("IEEE feeder A", _plan(feeder["A"], f"{TARGETS},{OTHERS}"))
+    second = work.run("IEEE feeder B", _plan(feeder["B"], TARGETS))
     count = len(second.scores)
     for score, more in zip(first.scores[:count], second.scores, strict=True):
         score.add(more)
@@ -148,7 +140,7 @@ def _run_worse(work: Work, feeder: dict[str, traces.Recording]) -> None:
 def _run_from_start(work: Work, recording: traces.Recording) -> None:
     plan = Plan(
         recording,
-        tuple(falsehoods.parse(_FROM_START)),
+        tuple(falsehoods.parse(FROM_START)),
         trials=5,
         learning=0,
         rounds=320,

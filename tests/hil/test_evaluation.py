@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hil import evaluation
+from hil import evaluation, roc
 from hil.evaluation import Plan, Score
 from hil.falsehoods import parse
 from hil.traces import sample_day
@@ -108,3 +108,24 @@ def test_rounds_that_do_not_fit_are_refused(plan):
 def test_caught_within_counts_from_the_first_false_reading():
     score = Score(parse("freeze")[0], meters=3, first=[1, 10, 11])
     assert [score.caught(n) for n in (1, 9, 10, 11, None)] == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(("meters", "bad", "seats"), [(100, 20, 11), (60, 24, 7), (12, 5, 11)])
+def test_drawn_committees_are_captured_as_often_as_the_formula_says(meters, bad, seats):
+    drawn, formula = evaluation.capture_rate(meters, bad, seats, draws=4000, seed=3)
+    # a binomial count lies within four standard deviations of its mean
+    assert abs(drawn - formula) <= 4 * (formula * (1 - formula) / 4000) ** 0.5
+
+
+def test_formula_gives_the_figure_of_the_design():
+    _, formula = evaluation.capture_rate(100, 20, 11, draws=1, seed=1)
+    assert round(formula, 4) == 0.0075
+
+
+def test_curves_rise_from_no_false_alarm_to_all(plan):
+    few = replace(plan, falsehoods=tuple(parse("scale:+5%,scale:+0.1%")), trials=6, learning=64)
+    gross, small = roc.curves(few)
+    for curve in (gross, small):
+        assert curve.points == sorted(curve.points)
+    assert gross.at_bound == (0.0, 1.0)
+    assert small.at_bound[1] < 1.0
