@@ -154,7 +154,10 @@ class Feeder:
             gradient += part
             for i in range(self.count):
                 self._rest[i] -= self._share[i] * part // _SHARE_ONE
-            reference += self._take_common(known)
+            common = self._take_common(known)
+            reference += common
+            if not part and not common:
+                break
         self._keep(at, round_, reference, gradient)
         return True
 
