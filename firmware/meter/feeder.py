@@ -137,8 +137,7 @@ class Feeder:
         Both are medians of what the other leaves, in turn, which comes to the least sum of absolute
         rests: liars would have to outweigh the others to move either.
         """
-        at = round_ % ROUNDS
-        self._rounds[at] = -1
+        self._rounds[round_ % ROUNDS] = -1
         there = 0
         for i in range(self.count):
             if self._volts[i]:
@@ -146,7 +145,11 @@ class Feeder:
                 there += 1
         if there < _LEAST:
             return False
-        known = self._are_known()
+        self._find_line(round_, self._are_known())
+        return True
+
+    def _find_line(self, round_: int, known: bool) -> None:
+        """Take reference and gradient off the rests, in turn, and keep them for the round."""
         reference = self._take_common(known)
         gradient = 0
         for _ in range(_PASSES):
@@ -158,8 +161,7 @@ class Feeder:
             reference += common
             if not part and not common:
                 break
-        self._keep(at, round_, reference, gradient)
-        return True
+        self._keep(round_ % ROUNDS, round_, reference, gradient)
 
     def _take_common(self, known: bool) -> int:
         """Take off the rests what they have in common, by the meters known; gives it."""
@@ -347,17 +349,15 @@ class Feeder:
         for i in range(self.count):
             weight = abs(self._share[i])
             if there[i] and weight >= _LEAST_SHARE:
-                total += weight
-        most = total >> 2
-        total = 0
-        for i in range(self.count):
-            weight = abs(self._share[i])
-            if there[i] and weight >= _LEAST_SHARE:
-                weight = min(weight, most)
                 rest = max(-_MOST_GRADIENT, min(_MOST_GRADIENT, rests[i]))
                 self._insert(used, rest * _SHARE_ONE // self._share[i], weight)
                 used += 1
                 total += weight
+        most = total >> 2
+        total = 0
+        for i in range(used):
+            self._weights[i] = min(self._weights[i], most)
+            total += self._weights[i]
         half = total >> 1
         for i in range(used):
             half -= self._weights[i]
