@@ -34,8 +34,7 @@ OTHERS = (
     "phase:other,theft:30%,theft:90%,collude:10%,collude:30%"
 )
 FROM_START = (
-    "scale:+10%,scale:+5%,scale:+2%,scale:+1%,offset:-3V,offset:-5V,freeze:all,replay:1h,"
-    "clock:+15min,theft:90%"
+    "scale:+10%,scale:+2%,scale:+1%,offset:-3V,offset:-5V,freeze:all,replay:1h,clock:+15min"
 )
 _ROC = "scale:+0.3%,scale:+0.5%,scale:+1%,scale:+2%,drift:+5%/h,noise:1%"
 _WORSE = Errors(voltage_gain_ppm=10_000, voltage_noise_mv=200, voltage_step_mv=100)
@@ -98,7 +97,7 @@ class Work:
         return result
 
 
-def _plan(recording: traces.Recording, attacks: str, trials: int = 8) -> Plan:
+def _plan(recording: traces.Recording, attacks: str, trials: int = 6) -> Plan:
     return Plan(recording, tuple(falsehoods.parse(attacks)) if attacks else (), trials=trials)
 
 
@@ -129,9 +128,9 @@ def _run_worse(work: Work, feeder: dict[str, traces.Recording]) -> None:
     """Worse meters, and another feeder with other houses: the project's sample day."""
     attacks = "scale:+2%,offset:+3V,freeze:all,replay:1h,scale:+1%,drift:+1%/h"
     worse = Plan(
-        feeder["B"], tuple(falsehoods.parse(attacks)), 8, learning=360, errors=_WORSE, last=720
+        feeder["B"], tuple(falsehoods.parse(attacks)), 6, learning=360, errors=_WORSE, last=600
     )
-    result = work.run("IEEE feeder B, 12 h, class 1, 0.2 V noise, 0.1 V steps", worse)
+    result = work.run("IEEE feeder B, 10 h, class 1, 0.2 V noise, 0.1 V steps", worse)
     work.tables["worse"] = table(ATTACKS, _rows(result.scores))
     sample = work.run("sample day", _plan(traces.sample_day(), attacks))
     work.tables["sample"] = table(ATTACKS, _rows(sample.scores))
@@ -141,21 +140,21 @@ def _run_from_start(work: Work, recording: traces.Recording) -> None:
     plan = Plan(
         recording,
         tuple(falsehoods.parse(FROM_START)),
-        trials=5,
+        trials=4,
         learning=0,
-        rounds=320,
-        last=340,
+        rounds=300,
+        last=320,
         seed=2,
     )
-    result = work.run("IEEE feeder A, first 340 min", plan)
+    result = work.run("IEEE feeder A, first 320 min", plan)
     work.tables["from start"] = table(ATTACKS, _rows(result.scores))
 
 
 def _run_offline(work: Work, recording: traces.Recording) -> None:
     rows = []
     for percent in (0, 10, 20, 30):
-        plan = Plan(recording, offline=percent / 100, last=160, seed=3)
-        honest = work.run(f"IEEE feeder A, {percent} % offline, 160 min", plan).honest
+        plan = Plan(recording, offline=percent / 100, last=128, seed=3)
+        honest = work.run(f"IEEE feeder A, {percent} % offline, 128 min", plan).honest
         accepted = honest.readings - honest.unconfirmed - honest.false_rejections
         shares = [f"{100 * n / honest.readings:.1f} %" for n in (accepted, honest.unconfirmed)]
         rows.append([f"{percent} %", str(honest.readings), *shares, str(honest.false_rejections)])
