@@ -48,6 +48,11 @@ except ImportError:
 # rises with the square of their number.
 _COUPLED = const(16)
 _PASSES = const(3)
+# More than a third of all meters off by this much at once are a model that is wrong: several phases
+# in one cluster, or another cable. If it stays wrong it will show again within 4,096 rounds, three
+# days of minutes.
+_APART_PERMILLE = const(7)
+_DOUBT_ROUNDS = const(4096)
 _LEAST = const(4)  # of three voltages one liar makes the median of its choice a coin's toss
 _DEAD_MV = const(50_000)
 _MOST_MV = const(500_000)  # ledger.protocol.quantities
@@ -111,6 +116,7 @@ class Feeder:
         self._own_rest = array("i", bytes(4 * ROUNDS))
         self._currents = array("h", bytes(2 * ROUNDS * count))
         self._last_gradient = 0
+        self._doubt = 0
         self._row = [0] * count
         self._weights = [0] * count
 
@@ -162,6 +168,19 @@ class Feeder:
             if not part and not common:
                 break
         self._keep(round_ % ROUNDS, round_, reference, gradient)
+        self._ask_itself(reference)
+
+    def _ask_itself(self, reference: int) -> None:
+        """Doubt the model where more than a third of the meters differ from it at once."""
+        self._doubt = max(0, self._doubt - 1)
+        there = apart = 0
+        for i in range(self.count):
+            if self._volts[i] and self._learnt[i] >= _WARM:
+                there += 1
+                if abs(self._rest[i]) * 1000 > _APART_PERMILLE * reference:
+                    apart += 1
+        if apart * 3 > there:
+            self._doubt = _DOUBT_ROUNDS
 
     def _take_common(self, known: bool) -> int:
         """Take off the rests what they have in common, by the meters known; gives it."""
@@ -237,6 +256,10 @@ class Feeder:
     def own_rest_mv(self, round_: int) -> int:
         """Give this meter's own rest in one of the rounds kept (mV)."""
         return self._own_rest[round_ % ROUNDS]
+
+    def doubts(self) -> bool:
+        """Tell whether the model has been wrong lately: then what it says is coarse."""
+        return self._doubt > 0
 
     def learnt(self, slot: int) -> int:
         """Give from how many rounds of a meter was learnt, up to 1,024."""

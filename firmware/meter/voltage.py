@@ -88,6 +88,8 @@ _AT_ONCE_SPREADS = const(12)
 _TAUGHT = const(32)
 # While little is known bounds are wider: three times after 32 rounds, a quarter more after 256.
 _UNTAUGHT = const(64)
+# Where the model is in doubt: four times 1.5 % are the 6 % that phases of one feeder differ by.
+_DOUBTFUL = const(4)
 _WORD = const(1_000_000)
 
 
@@ -95,6 +97,8 @@ def slack_mv(feeder: "Any", slot: int, nominal_mv: int) -> int:
     """Give how much rest (mV) of a meter is nothing; what exceeds it is summed up."""
     usual = nominal_mv * _SLACK_PER_10000 // 10_000
     taught: int = feeder.learnt(slot)
+    if feeder.doubts():
+        usual *= _DOUBTFUL
     slack = max(usual, feeder.spread_mv(slot) * _SLACK_SPREADS)
     return int(slack * (taught + _UNTAUGHT) // taught)
 
@@ -103,6 +107,8 @@ def at_once_mv(feeder: "Any", slot: int, nominal_mv: int) -> int:
     """Give how much rest (mV) of a meter is too much for a single reading."""
     usual = nominal_mv * _AT_ONCE_PER_10000 // 10_000
     taught: int = feeder.learnt(slot)
+    if feeder.doubts():
+        usual *= _DOUBTFUL
     most = max(usual, feeder.spread_mv(slot) * _AT_ONCE_SPREADS)
     return int(most * (taught + _UNTAUGHT) // taught)
 

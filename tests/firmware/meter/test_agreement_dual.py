@@ -64,6 +64,18 @@ def test_frozen_voltage_is_rejected_though_its_frequency_lives():
     assert first_rejected(ready(), liar(4, lambda v: 236_120), 12) is not None
 
 
+def test_half_of_a_cluster_on_another_phase_is_not_accused_when_its_loads_come_on():
+    watcher = ready()
+    other = [0]
+
+    def phase(i, voltage, frequency):
+        return voltage - (other[0] * (i % 2)), frequency
+
+    for fall in (1_000, 4_000, 8_000, 3_000, 9_000, 0, 6_000):
+        other[0] = fall
+        assert watcher.run(4, phase) == [0] * COUNT, fall
+
+
 def test_repaired_meter_is_believed_within_four_rounds():
     watcher = ready()
     watcher.run(60, liar(4, lambda v: v + 3_000))

@@ -75,6 +75,15 @@ def test_two_liars_of_eight_are_told_from_the_others_wherever_they_are():
         assert min([largest[i] for i in gang]) > max(2_500, honest), (gang, largest)
 
 
+def test_model_that_is_wrong_for_half_of_the_meters_is_doubted_and_for_two_is_not():
+    for moved, doubted in (((1, 3, 5, 7), True), ((2, 5), False)):
+        feeder, street = learnt()
+        play(feeder, street, 1, lambda i, v, moved=moved: v + 5_000 * (i in moved))
+        assert feeder.doubts() == doubted
+    play(feeder, street, 5)
+    assert not feeder.doubts()
+
+
 def test_absent_meters_are_no_error_of_those_present():
     feeder, street = learnt()
     assert max(play(feeder, street, 40, absent=(2, 7))) < 2_000
