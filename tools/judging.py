@@ -33,9 +33,7 @@ OTHERS = (
     "scale:+0.5%,scale:+5%,freeze:voltage,drift:+0.2%/h,noise:1%,noise:2%,rounding:1V,rounding:5V,"
     "phase:other,theft:30%,theft:90%,collude:10%,collude:30%"
 )
-FROM_START = (
-    "scale:+10%,scale:+2%,scale:+1%,offset:-3V,offset:-5V,freeze:all,replay:1h,clock:+15min"
-)
+FROM_START = "scale:+10%,scale:+2%,offset:-3V,offset:-5V,freeze:all,replay:1h,clock:+15min"
 _ROC = "scale:+0.3%,scale:+0.5%,scale:+1%,scale:+2%,drift:+5%/h,noise:1%"
 _WORSE = Errors(voltage_gain_ppm=10_000, voltage_noise_mv=200, voltage_step_mv=100)
 _COMMITTEES = (
@@ -47,6 +45,7 @@ _COMMITTEES = (
     (54, 16, 11),
 )
 _DRAWS = 10_000
+_TRIALS = 5
 
 ATTACKS = COLUMNS
 HONEST = ("recording", "meters", "rounds", "honest readings", "false rejections", "unconfirmed")
@@ -62,10 +61,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def put(page: str, name: str, content: str) -> str:
     """Put a table into the page; raises CommandError where the page has no place for it."""
-    place = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    if len(place.findall(page)) != 1:
+    start = f"<!-- table: {name} -->\n"
+    before, found, rest = page.partition(start)
+    old, end, after = rest.partition("<!-- end -->")
+    if not found or not end or "<!-- table:" in old or start in after:
         raise CommandError(f"{PAGE.name} has no place, or two, for the table {name!r}")
-    return place.sub(lambda found: found[1] + content + found[2], page)
+    return f"{before}{start}{content}\n{end}{after}"
 
 
 def places(page: str) -> list[str]:
@@ -79,9 +80,17 @@ class Work:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._started = time.monotonic()
-        self.tables: dict[str, str] = {}
-        self.pictures: dict[str, str] = {}
         self.honest: list[list[str]] = []
+
+    def show(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Write a table into the page."""
+        page = put(PAGE.read_text("utf-8"), name, table(columns, rows))
+        PAGE.write_text(page, "utf-8")
+
+    def draw(self, name: str, picture: str) -> None:
+        """Write a picture beside the page."""
+        PICTURES.mkdir(exist_ok=True)
+        (PICTURES / name).write_text(picture, "utf-8")
 
     def run(self, name: str, plan: Plan) -> Result:
         """Run a plan and note its honest figures."""
@@ -97,8 +106,8 @@ class Work:
         return result
 
 
-def _plan(recording: traces.Recording, attacks: str, trials: int = 6) -> Plan:
-    return Plan(recording, tuple(falsehoods.parse(attacks)) if attacks else (), trials=trials)
+def _plan(recording: traces.Recording, attacks: str, last: int | None = None) -> Plan:
+    return Plan(recording, tuple(falsehoods.parse(attacks)), trials=_TRIALS, last=last)
 
 
 def _rows(scores: Sequence[Score]) -> list[list[str]]:
@@ -108,46 +117,51 @@ def _rows(scores: Sequence[Score]) -> list[list[str]]:
 def run_all(work: Work) -> None:
     """Run every experiment of the page."""
     feeder = {name: traces.load_recording(FEEDER, f"eulv_{name}") for name in "AB"}
+    work.show("capture", CAPTURE, _capture_rows())
+    _run_offline(work, feeder["A"])
+    _run_from_start(work, feeder["A"])
+    work.draw("roc.svg", _draw_roc(feeder["A"]))
+    _run_worse(work, feeder)
+    second = work.run("IEEE feeder B, 18 h", _plan(feeder["B"], TARGETS, last=1080))
     first = work.run("IEEE feeder A", _plan(feeder["A"], f"{TARGETS},{OTHERS}"))
-    second = work.run("IEEE feeder B", _plan(feeder["B"], TARGETS))
+    work.draw("caught.svg", caught_curves(first, 60))
     count = len(second.scores)
     for score, more in zip(first.scores[:count], second.scores, strict=True):
         score.add(more)
-    work.tables["targets"] = table(ATTACKS, _rows(first.scores[:count]))
-    work.tables["others"] = table(ATTACKS, _rows(first.scores[count:]))
-    work.pictures["caught.svg"] = caught_curves(first, 60)
-    _run_worse(work, feeder)
-    _run_from_start(work, feeder["A"])
-    _run_offline(work, feeder["A"])
-    work.tables["honest"] = table(HONEST, work.honest)
-    work.pictures["roc.svg"] = _draw_roc(feeder["A"])
-    work.tables["capture"] = table(CAPTURE, _capture_rows())
+    work.show("targets", ATTACKS, _rows(first.scores[:count]))
+    work.show("others", ATTACKS, _rows(first.scores[count:]))
+    work.show("honest", HONEST, work.honest)
 
 
 def _run_worse(work: Work, feeder: dict[str, traces.Recording]) -> None:
     """Worse meters, and another feeder with other houses: the project's sample day."""
     attacks = "scale:+2%,offset:+3V,freeze:all,replay:1h,scale:+1%,drift:+1%/h"
     worse = Plan(
-        feeder["B"], tuple(falsehoods.parse(attacks)), 6, learning=360, errors=_WORSE, last=600
+        feeder["B"],
+        tuple(falsehoods.parse(attacks)),
+        _TRIALS,
+        learning=360,
+        errors=_WORSE,
+        last=600,
     )
     result = work.run("IEEE feeder B, 10 h, class 1, 0.2 V noise, 0.1 V steps", worse)
-    work.tables["worse"] = table(ATTACKS, _rows(result.scores))
+    work.show("worse", ATTACKS, _rows(result.scores))
     sample = work.run("sample day", _plan(traces.sample_day(), attacks))
-    work.tables["sample"] = table(ATTACKS, _rows(sample.scores))
+    work.show("sample", ATTACKS, _rows(sample.scores))
 
 
 def _run_from_start(work: Work, recording: traces.Recording) -> None:
     plan = Plan(
         recording,
         tuple(falsehoods.parse(FROM_START)),
-        trials=4,
+        trials=3,
         learning=0,
         rounds=300,
         last=320,
         seed=2,
     )
     result = work.run("IEEE feeder A, first 320 min", plan)
-    work.tables["from start"] = table(ATTACKS, _rows(result.scores))
+    work.show("from start", ATTACKS, _rows(result.scores))
 
 
 def _run_offline(work: Work, recording: traces.Recording) -> None:
@@ -158,7 +172,7 @@ def _run_offline(work: Work, recording: traces.Recording) -> None:
         accepted = honest.readings - honest.unconfirmed - honest.false_rejections
         shares = [f"{100 * n / honest.readings:.1f} %" for n in (accepted, honest.unconfirmed)]
         rows.append([f"{percent} %", str(honest.readings), *shares, str(honest.false_rejections)])
-    work.tables["offline"] = table(OFFLINE, rows)
+    work.show("offline", OFFLINE, rows)
 
 
 def _draw_roc(recording: traces.Recording) -> str:
@@ -190,13 +204,6 @@ def main() -> int:
         return 2
     work = Work(options.jobs)
     run_all(work)
-    page = PAGE.read_text("utf-8")
-    for name, content in work.tables.items():
-        page = put(page, name, content)
-    PAGE.write_text(page, "utf-8")
-    PICTURES.mkdir(exist_ok=True)
-    for name, picture in work.pictures.items():
-        (PICTURES / name).write_text(picture, "utf-8")
     return 0
 
 
