@@ -63,6 +63,7 @@ class Case:
         self.nominal = 0
         self.rest: "int | None" = None
         self.agreed = False
+        self.forgotten = False
         self.in_order = True
         self.newest_round = -1
         # what a rule's judge() leaves for its own learn(); the judge keeps it apart for each rule

@@ -51,7 +51,7 @@ _PASSES = const(3)
 # More than a third of all meters off by this much at once are a model that is wrong: several phases
 # in one cluster, or another cable. If it stays wrong it will show again within 4,096 rounds, three
 # days of minutes.
-_APART_PERMILLE = const(7)
+_APART_PERMILLE = const(10)
 _DOUBT_ROUNDS = const(4096)
 _LEAST = const(4)  # of three voltages one liar makes the median of its choice a coin's toss
 _DEAD_MV = const(50_000)

@@ -166,11 +166,11 @@ class VoltageAgreement:
             cells[_SUM] = max(-_WORD, min(_WORD, case.scratch))
 
 
-_WITHIN = const(0)
+_NEARER = const(0)
 
-# Meters whose voltage is of performance class 1 (IEC 61557-12) err by 1 %; two of them differ by
-# 1.4 % where their errors are independent, which leaves the middle of all meters 1 % to be off by.
-_CLASS_PER_10000 = const(150)
+# Meters whose voltage is of performance class 1 (IEC 61557-12) err by 1 %; so does the middle of
+# them at worst, and half a percent is how well a place is known.
+_CLASS_PER_10000 = const(250)
 _SETTLED = const(256)
 _REPAIRED_ROUNDS = const(8)
 
@@ -180,7 +180,7 @@ class VoltageOffset:
 
     Loads are taken off before places are learnt, so a place that differs by more is an error of
     the meter, be it there from its first reading on, or come too slowly for the sums. Cell: for
-    how many rounds on end such a meter has shown a voltage within its class, that is, was
+    how many rounds on end a rejected meter has been nearer to the middle than its place: it was
     repaired.
     """
 
@@ -190,26 +190,30 @@ class VoltageOffset:
 
     def judge(self, case: "Any", cells: "Any") -> int:
         """Compare the place with the middle of all places, once both are known well."""
-        case.scratch = 0
         feeder = case.feeder
         if feeder is None or feeder.learnt(case.slot) < _SETTLED:
             return ACCEPT
-        place = feeder.place_mv(case.slot)
         most = case.nominal * _CLASS_PER_10000 // 10_000
-        if abs(place) <= most:
-            return ACCEPT
-        if case.rest is not None and abs(place + case.rest) <= most // 2:
-            case.scratch = cells[_WITHIN] + 1
-        return self.CODE
+        return self.CODE if abs(feeder.place_mv(case.slot)) > most else ACCEPT
 
     def learn(self, case: "Any", cells: "Any", verdict: int) -> None:
-        """Forget a place that was wrong once the meter has been right for some rounds."""
-        if not case.in_order:
+        """Forget a place that was wrong once the meter has been right for some rounds.
+
+        Who was right moves away from the middle by lying, and is not forgotten for it.
+        """
+        if case.rest is None or not case.in_order:
             return
-        cells[_WITHIN] = case.scratch
-        if case.scratch >= _REPAIRED_ROUNDS:
+        place = abs(case.feeder.place_mv(case.slot))
+        now = abs(case.feeder.place_mv(case.slot) + case.rest)
+        within = now * 20_000 <= case.nominal * _CLASS_PER_10000
+        if verdict in (self.CODE, records.REJECT_DRIFT) and now < place and within:
+            cells[_NEARER] += 1
+        else:
+            cells[_NEARER] = 0
+        if cells[_NEARER] >= _REPAIRED_ROUNDS:
             case.feeder.forget(case.slot)
-            cells[_WITHIN] = 0
+            case.forgotten = True
+            cells[_NEARER] = 0
 
 
 # ------------------------------------------------------------------ against the own voltage
@@ -277,6 +281,8 @@ class VoltageLevel:
 
     def learn(self, case: "Any", cells: "Any", verdict: int) -> None:
         """Follow the difference, in small steps once it is known."""
+        if case.forgotten:
+            cells[_COUNT] = cells[_SPREAD] = case.scratch = 0
         cells[_OUTSIDE] = case.scratch
         difference = _difference(case)
         if verdict != ACCEPT or difference is None or not case.in_order:
@@ -342,6 +348,8 @@ class VoltageChange:
 
     def learn(self, case: "Any", cells: "Any", verdict: int) -> None:
         """Keep the round's difference; a rejected one is no measure for the next."""
+        if case.forgotten:
+            cells[_HELD] = 0
         difference = _difference(case)
         if difference is None or not case.in_order:
             return

@@ -91,7 +91,7 @@ def test_one_dropout_does_not_discredit_the_readings_after_it():
 
 def test_error_from_the_first_reading_on_is_rejected_once_places_are_known():
     watcher = Watcher(Street(seed=5))
-    lie = liar(4, lambda v: v + 7_000)
+    lie = liar(4, lambda v: v + 12_000)
     watcher.run(420, lie)
     found = watcher.step(lie)
     assert found[4] == r.REJECT_VOLTAGE
@@ -99,11 +99,18 @@ def test_error_from_the_first_reading_on_is_rejected_once_places_are_known():
 
 
 def test_place_that_was_wrong_is_learnt_anew_after_a_repair():
-    watcher = Watcher(Street(seed=5))
-    watcher.run(420, liar(4, lambda v: v + 7_000))
-    assert r.is_reject(watcher.step()[4])
-    watcher.run(20)
-    assert watcher.run(30)[4] == 0
+    for wrong in (3_000, 7_000, 12_000):  # within the class of the meters, about at its end, beyond
+        watcher = Watcher(Street(seed=5))
+        watcher.run(420, liar(4, lambda v, wrong=wrong: v + wrong))
+        watcher.run(40)
+        assert watcher.run(40)[4] == 0, wrong
+
+
+def test_place_that_was_right_is_kept_however_long_the_lie():
+    watcher = ready()
+    assert watcher.run(200, liar(4, lambda v: v + 5_000))[4] == 200
+    watcher.run(4)
+    assert watcher.run(20)[4] == 0
 
 
 def test_restart_knows_what_was_saved():
