@@ -6,6 +6,7 @@
 #   make soak       the faults of networks, each with three seeds (a quarter of an hour)
 #   make lint       the checks alone
 #   make bench      the benchmarks
+#   make evaluate   judge recordings with false meters; write the tables of docs/judging.md anew
 #   make vectors    write the test vectors anew
 #   make sample-day compute the sample day anew, compare it, check its power flow with pandapower
 #   make coverage   the tests with line and branch coverage (slower)
@@ -29,7 +30,7 @@ PYTEST_ARGS ?=
 WORKERS ?= 2
 
 .PHONY: help demo demo-network cometbft test soak lint lint-code lint-format lint-types lint-boards lint-imports \
-        format bench vectors sample-day coverage lock clean setup setup-dev
+        format bench evaluate vectors sample-day coverage lock clean setup setup-dev
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
 
@@ -77,6 +78,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tools.bench
+
+evaluate: $(VENV)/.dev
+	$(BIN)/python -m tools.judging
 
 vectors: $(VENV)/.dev
 	$(BIN)/python -m tools.vectors

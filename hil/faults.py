@@ -9,7 +9,7 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import Protocol
 
-from hil.enrich import VOLTAGE, Sample
+from hil.enrich import ACTIVE_POWER, CURRENT, REACTIVE_POWER, VOLTAGE, Sample
 from ledger.keys import Signer
 from ledger.protocol import quantities, records, topics
 from ledger.protocol.cose import Envelope, join
@@ -98,6 +98,26 @@ class OldValues(Fault):
         self.attempts += 1
         self.false_rounds.add(index)
         return old
+
+
+class LostInput(Fault):
+    """The meter's voltage input is dead for some rounds: it shows no voltage and no load."""
+
+    name = "input lost"
+
+    def __init__(self, meter: str, first: int, count: int) -> None:
+        super().__init__(meter)
+        self.first, self.count = first, count
+        self.sentence = f"{meter} signs for {count} rounds that it has neither voltage nor load"
+
+    def change(self, index: int, sample: Sample) -> Sample:
+        """Drop voltage, current and powers to zero in the rounds of the attack."""
+        if not self.first <= index < self.first + self.count:
+            return sample
+        self.attempts += 1
+        self.false_rounds.add(index)
+        dead = (VOLTAGE, CURRENT, ACTIVE_POWER, REACTIVE_POWER)
+        return {key: 0 if key in dead else value for key, value in sample.items()}
 
 
 class Outsider(Fault):

@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": ("tools.demo", "run meters, gateway and both chains on the sample day, with attacks"),
     "demo-network": ("tools.demo_network", "two regions, four validators, faults that they bear"),
     "replay": ("tools.replay", "run meters, gateway and both chains on your own recordings"),
+    "evaluate": ("tools.evaluate", "measure how the meters' judging does on a recording"),
     "init": ("tools.init", "make a region: genesis, operators' keys, parameters"),
     "board": ("tools.board", "fetch a flashed board's enrolment request; tell it its region"),
     "member": ("tools.member", "let a meter join or leave, signed by m of n operators"),

@@ -98,6 +98,7 @@ def _attacks(
     return (
         faults.ScaledVoltage(scaled, middle, permille=1080),
         faults.OldValues(old, _LEARNING + 1, count=4, age=10),
+        faults.LostInput(names[3], _LEARNING + 6, count=4),
         faults.SameBytes(resent, some),
         faults.ForgedSignature(forged, some),
         faults.Stranger(names[2], groups[0].name, some, seed),

@@ -1,9 +1,10 @@
 """The rules by which a meter judges a neighbour's reading, each in one small class.
 
-A rule has ``CODE`` (the verdict it rejects with), ``CELLS`` (how many 64-bit cells it keeps of a
-neighbour), ``judge(case, cells)`` which gives ACCEPT, ABSTAIN (it could not be checked) or CODE and
-changes nothing but ``case``, and ``learn(case, cells, verdict)`` which is called afterwards with
-what all rules together came to. Cells start at 0. Integers only: mV, mA, mW, mHz, mWh, s.
+A rule has ``CODE`` (the verdict it rejects with), ``CELLS`` (how many cells it keeps of a
+neighbour) of ``TYPE`` ("i" for 32, "q" for 64 bits), ``judge(case, cells)`` which gives ACCEPT,
+ABSTAIN (it could not be checked) or CODE and changes nothing but ``case``, and ``learn(case,
+cells, verdict)``, for a rule with cells, which is called afterwards with what all rules together
+came to. Cells start at 0. Integers only: mV, mA, mW, mHz, mWh, s.
 
 ``ORDER`` is the order in which they run; the first rule that rejects gives the reason. A rule of
 one's own is one more class there. Those on voltage are in firmware.meter.voltage.
@@ -12,7 +13,13 @@ Left out: a power that was measured at one instant says little about the energy 
 so its rule only catches what persists.
 """
 
-from firmware.meter.voltage import VoltageChange, VoltageLevel
+from firmware.meter.history import Values
+from firmware.meter.voltage import (
+    VoltageAgreement,
+    VoltageChange,
+    VoltageLevel,
+    VoltageOffset,
+)
 from ledger.protocol import quantities, records
 from ledger.protocol.records import ABSTAIN, ACCEPT
 
@@ -34,18 +41,29 @@ class Case:
     """One reading to be judged, and what it is held against.
 
     ``own`` is this meter's round (firmware.meter.history.Own) or None, ``round`` the reading's;
-    ``memory`` tells what is known of its slot (firmware.meter.judge.Memory). Sequence, the first
-    rule, fills in ``in_order`` (the reading comes after every one known of this neighbour) and
-    ``newest_round`` (that of the newest one known, -1 if there is none).
+    ``memory`` tells what is known of its slot (firmware.meter.judge.Memory), ``feeder`` and
+    ``slot`` what the neighbourhood says (firmware.meter.feeder.Feeder, or None), ``values`` are
+    the reading's by name. VoltageAgreement fills in ``rest`` (mV, or None), what nothing explains
+    of its voltage, ``nominal``, what the neighbourhood makes one expect, and ``agreed``, whether
+    its word fits this meter's own voltage. Sequence, the first rule, ``in_order`` (the reading
+    comes after every one known of this neighbour) and ``newest_round`` (that of the newest one
+    known, -1 if there is none).
     """
 
     def __init__(self, reading: "records.Reading", digest: bytes, round_s: int) -> None:
         self.reading = reading
+        self.values = Values(reading.values)
         self.digest = digest
         self.round_s = round_s
         self.round = reading.time // round_s
         self.own: "Any" = None
         self.memory: "Any" = None
+        self.feeder: "Any" = None
+        self.slot = 0
+        self.nominal = 0
+        self.rest: "int | None" = None
+        self.agreed = False
+        self.forgotten = False
         self.in_order = True
         self.newest_round = -1
         # what a rule's judge() leaves for its own learn(); the judge keeps it apart for each rule
@@ -67,6 +85,7 @@ class Sequence:
     """
 
     CODE = records.REJECT_SEQUENCE
+    TYPE = "q"
     CELLS = 3
 
     def judge(self, case: Case, cells: "Any") -> int:
@@ -99,6 +118,7 @@ class Time:
     """
 
     CODE = records.REJECT_TIME
+    TYPE = "i"
     CELLS = 0
 
     def judge(self, case: Case, cells: "Any") -> int:
@@ -110,9 +130,6 @@ class Time:
             return ABSTAIN
         return ACCEPT
 
-    def learn(self, case: Case, cells: "Any", verdict: int) -> None:
-        """Nothing: Sequence keeps the time."""
-
 
 # ------------------------------------------------------------------------------ values
 
@@ -121,6 +138,7 @@ class Range:
     """Every value is one that a low-voltage meter can show (ledger.protocol.quantities)."""
 
     CODE = records.REJECT_RANGE
+    TYPE = "i"
     CELLS = 0
 
     def judge(self, case: Case, cells: "Any") -> int:
@@ -129,9 +147,6 @@ class Range:
             if not quantities.in_range(code, value):
                 return self.CODE
         return ACCEPT
-
-    def learn(self, case: Case, cells: "Any", verdict: int) -> None:
-        """Nothing to learn."""
 
 
 _KNOWN = const(0)
@@ -162,13 +177,14 @@ class Registers:
     """
 
     CODE = records.REJECT_REGISTER
+    TYPE = "q"
     CELLS = 6
 
     def judge(self, case: Case, cells: "Any") -> int:
         """Compare with the newest registers known."""
         case.scratch = 0
         reading = case.reading
-        energy = reading.value(quantities.ENERGY_IMPORT)
+        energy = case.values.bought
         if energy is None:
             return ABSTAIN
         if reading.flags & records.REGISTER_RESET:
@@ -176,7 +192,7 @@ class Registers:
         if not cells[_KNOWN]:
             return ACCEPT
         bought = energy - cells[_IMPORT]
-        sold = (reading.value(quantities.ENERGY_EXPORT) or 0) - cells[_EXPORT]
+        sold = (case.values.sold or 0) - cells[_EXPORT]
         elapsed = reading.time - cells[_SINCE]
         if not case.in_order:
             bought, sold, elapsed = -bought, -sold, -elapsed
@@ -189,7 +205,7 @@ class Registers:
 
     def _astray(self, case: Case, cells: "Any", net_mwh: int, elapsed: int) -> int:
         """Give the new count of intervals whose energy does not fit the power."""
-        power = case.reading.value(quantities.ACTIVE_POWER)
+        power = case.values.power
         before = cells[_POWER]
         astray: int = cells[_ASTRAY]
         # over a gap nothing is known about the power in between
@@ -219,94 +235,117 @@ class Registers:
         if verdict == self.CODE and abs(case.scratch) < _ASTRAY_ROUNDS:
             return
         reading = case.reading
-        energy = reading.value(quantities.ENERGY_IMPORT)
+        energy = case.values.bought
         if energy is None:
             return
-        power = reading.value(quantities.ACTIVE_POWER)
+        power = case.values.power
         cells[_KNOWN] = 1
         cells[_IMPORT] = energy
-        cells[_EXPORT] = reading.value(quantities.ENERGY_EXPORT) or 0
+        cells[_EXPORT] = case.values.sold or 0
         cells[_SINCE] = reading.time
         cells[_POWER] = _MISSING if power is None else power
         cells[_ASTRAY] = case.scratch
 
 
-# Meters within 1 mHz of offset and 3 mHz of noise differ by less; an old value differs by more in
-# most cases (the grid wanders by 18 mHz in minutes).
-_FREQUENCY_MHZ = const(20)
+_SUM = const(0)
+_COARSE = const(1)
+_BETTER = const(2)
 
-
-# Every second old value lies within the bound by chance. So two wrong values within four rounds
-# also discredit the right ones after them, until eight rounds were right.
-_SUSPECT = const(4)
-_MOST_SUSPECT = const(12)
+# Crystals of 20 ppm are off by 1 mHz, and noise of 3 mHz leaves nine once in 400 readings: what
+# exceeds that is summed up, and one value of more than 20 mHz is enough. The grid wanders by 18 mHz
+# in minutes, so old values are off by more in most rounds. Of an instrument that is better than
+# that, less is borne: twice its mean deviation.
+_SLACK_MHZ = const(9)
+_LEAST_SLACK_MHZ = const(3)
+_ENOUGH_MHZ = const(20)
+_WORST_MEAN = const(1024)  # 4 mHz, in 1/256
+_PACE = const(64)
+# Every second old value lies within the bound by chance: after wrong values the right ones are not
+# believed either, for about ten rounds.
+_REMEMBERED_SLACKS = const(9)
+# Simple instruments show tenths of a hertz. A fine one does so eight times on end once in 10^16.
+_TENTH_MHZ = const(100)
+_COARSE_ROUNDS = const(8)
 
 
 class Frequency:
-    """The grid has one frequency: within 20 mHz of the round's median (or of this meter's own).
+    """The grid has one frequency: that of the round's median, or of this meter where that is all.
 
-    Cells: suspicion, which a wrong value raises by four and a right one lowers by one. Above four
-    nothing is believed.
+    Deviations beyond instruments' errors are summed up (Page 1954, as in VoltageAgreement). Cells:
+    the sum (mHz); how many values on end were whole tenths of a hertz: such a meter may be off by
+    half a tenth, and its frequency proves little; and by how much the mean deviation is below 4
+    mHz.
     """
 
     CODE = records.REJECT_FREQUENCY
-    CELLS = 1
+    TYPE = "i"
+    CELLS = 3
 
     def judge(self, case: Case, cells: "Any") -> int:
         """Compare with the round's frequency."""
-        case.scratch = cells[0]
-        frequency = case.reading.value(quantities.FREQUENCY)
+        case.scratch = cells[_SUM]
+        frequency = case.values.frequency
         if frequency is None or case.own is None or case.own.frequency is None:
             return ABSTAIN
-        if abs(frequency - case.own.frequency) > _FREQUENCY_MHZ:
-            case.scratch = min(cells[0] + _SUSPECT, _MOST_SUSPECT)
-            return self.CODE
-        case.scratch = max(cells[0] - 1, 0)
-        return ACCEPT if cells[0] <= _SUSPECT else self.CODE
+        slack = max(_LEAST_SLACK_MHZ, _SLACK_MHZ - (cells[_BETTER] >> 7))
+        enough = _ENOUGH_MHZ - slack
+        if cells[_COARSE] >= _COARSE_ROUNDS or case.own.coarse:
+            slack += _TENTH_MHZ // 2
+        total = max(0, cells[_SUM] + abs(frequency - case.own.frequency) - slack)
+        case.scratch = min(total, _REMEMBERED_SLACKS * slack)
+        return self.CODE if total > enough else ACCEPT
 
     def learn(self, case: Case, cells: "Any", verdict: int) -> None:
-        """Keep the suspicion; readings out of order neither raise nor lower it."""
-        if case.in_order:
-            cells[0] = case.scratch
+        """Keep the sum; readings out of order neither raise nor lower it."""
+        frequency = case.values.frequency
+        if not case.in_order or frequency is None:
+            return
+        cells[_SUM] = case.scratch
+        if verdict == ACCEPT:
+            off = min(abs(frequency - case.own.frequency) << 8, _WORST_MEAN)
+            cells[_BETTER] += (_WORST_MEAN - off - cells[_BETTER]) // _PACE
+        tenths = min(cells[_COARSE] + 1, _COARSE_ROUNDS)
+        cells[_COARSE] = 0 if frequency % _TENTH_MHZ else tenths
 
 
 # ----------------------------------------------------------------------------- pattern
 
 _VOLTAGE = const(0)
 _FREQUENCY = const(1)
-_OWN_VOLTAGE = const(2)
-_OWN_FREQUENCY = const(3)
-_REPEATS = const(4)
+_REPEATS = const(2)
 
 # With steps of 0.1 V and 1 mHz an honest pair repeats in about 1 round of 80, so four times on end
 # happens once in 40 million rounds.
 _FROZEN_REPEATS = const(4)
 
 
+def _within(code: int, value: "int | None") -> int:
+    """Give a value that fits a cell: one that no meter can show stands as 0."""
+    return value if value is not None and quantities.in_range(code, value) else 0
+
+
 class Frozen:
     """Voltage and frequency do not stand still together while this meter's own move.
 
-    Cells: the neighbour's and the own voltage and frequency of the last round, and the repeats.
+    Cells: the neighbour's voltage and frequency of the last round, and the repeats.
     """
 
     CODE = records.REJECT_FROZEN
-    CELLS = 5
+    TYPE = "i"
+    CELLS = 3
 
     def judge(self, case: Case, cells: "Any") -> int:
         """Count repeats of the same pair."""
         case.scratch = cells[_REPEATS]
-        voltage = case.reading.value(quantities.VOLTAGE)
-        frequency = case.reading.value(quantities.FREQUENCY)
+        voltage = case.values.voltage
+        frequency = case.values.frequency
         if case.own is None or voltage is None or frequency is None:
             return ABSTAIN
         if not case.in_order:
             return ACCEPT  # the pattern is one of consecutive rounds
         if voltage != cells[_VOLTAGE] or frequency != cells[_FREQUENCY]:
             case.scratch = 0
-        elif (
-            case.own.voltage != cells[_OWN_VOLTAGE]
-            or case.own.own_frequency != cells[_OWN_FREQUENCY]
-        ):
+        elif case.own.moved:
             case.scratch += 1
         return self.CODE if case.scratch >= _FROZEN_REPEATS else ACCEPT
 
@@ -317,10 +356,68 @@ class Frozen:
         if case.own is None:
             return
         cells[_REPEATS] = case.scratch
-        cells[_VOLTAGE] = case.reading.value(quantities.VOLTAGE) or 0
-        cells[_FREQUENCY] = case.reading.value(quantities.FREQUENCY) or 0
-        cells[_OWN_VOLTAGE] = case.own.voltage or 0
-        cells[_OWN_FREQUENCY] = case.own.own_frequency or 0
+        cells[_VOLTAGE] = _within(quantities.VOLTAGE, case.values.voltage)
+        cells[_FREQUENCY] = _within(quantities.FREQUENCY, case.values.frequency)
+
+
+_HELD_MV = const(0)
+_FIRST_REST = const(1)
+_TIMES = const(2)
+_STEP_MV = const(3)
+
+# The coarsest voltmeters show volts.
+_COARSEST_MV = const(1000)
+# How far (of 10,000) the expected voltage must have moved for a value that stands still to be
+# wrong.
+_MOVED_PER_10000 = const(15)
+_MOVED_SPREADS = const(4)
+
+
+def _step_of(value: int, coarsest: int) -> int:
+    """Give the largest power of ten up to ``coarsest`` that divides a value."""
+    while value % coarsest:
+        coarsest //= 10
+    return coarsest
+
+
+class FrozenVoltage:
+    """A voltage does not stand still while the neighbourhood says that it should have moved.
+
+    This sees a voltage that is frozen alone, with a live frequency. Cells: the voltage, what was
+    left of it unexplained when it was first shown, how often it was shown again, and the coarsest
+    step that all voltages seen are multiples of.
+    """
+
+    CODE = records.REJECT_FROZEN
+    TYPE = "i"
+    CELLS = 4
+
+    def judge(self, case: Case, cells: "Any") -> int:
+        """Compare how the expected voltage moved since the value was first shown."""
+        voltage = case.values.voltage
+        if case.rest is None or not case.in_order or voltage != cells[_HELD_MV]:
+            return ACCEPT
+        if cells[_TIMES] < _FROZEN_REPEATS - 1:
+            return ACCEPT
+        still = max(
+            case.nominal * _MOVED_PER_10000 // 10_000,
+            case.feeder.spread_mv(case.slot) * _MOVED_SPREADS,
+        )
+        moved = abs(case.rest - cells[_FIRST_REST])
+        return self.CODE if moved > still + cells[_STEP_MV] else ACCEPT
+
+    def learn(self, case: Case, cells: "Any", verdict: int) -> None:
+        """Count repeats of the value."""
+        voltage = _within(quantities.VOLTAGE, case.values.voltage)
+        if case.rest is None or not case.in_order or not voltage:
+            return
+        cells[_STEP_MV] = _step_of(voltage, cells[_STEP_MV] or _COARSEST_MV)
+        if voltage == cells[_HELD_MV]:
+            cells[_TIMES] += 1
+        else:
+            cells[_HELD_MV] = voltage
+            cells[_FIRST_REST] = case.rest
+            cells[_TIMES] = 0
 
 
 ORDER = (
@@ -329,7 +426,10 @@ ORDER = (
     Range(),
     Registers(),
     Frequency(),
+    VoltageAgreement(),
+    VoltageOffset(),
     VoltageLevel(),
     VoltageChange(),
     Frozen(),
+    FrozenVoltage(),
 )

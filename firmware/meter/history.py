@@ -23,6 +23,7 @@ except ImportError:
 
 
 ROUNDS = const(8)
+_TENTH_MHZ = const(100)
 _MIN_MEDIAN = const(3)  # of three values the middle one cannot be chosen by a single liar
 
 
@@ -40,30 +41,49 @@ def import_current_ma(voltage: "int | None", current: "int | None", power: "int 
     return drawn if power >= 0 else -drawn
 
 
-class Own:
-    """This meter's values of one round (thousandths, None where absent) and the grid's frequency.
+class Values:
+    """A reading's values by name (thousandths, None where absent) and the current that it draws."""
 
-    ``frequency`` is the value that neighbours are held against: the median of the round once three
-    readings are in, before that this meter's own.
-    """
-
-    def __init__(self, round_: int, time: int, values: "list[tuple[int, int]]") -> None:
-        self.round = round_
-        self.time = time
+    def __init__(self, values: "list[tuple[int, int]]") -> None:
         self.voltage: "int | None" = None
         self.frequency: "int | None" = None
-        current = power = None
+        self.power: "int | None" = None
+        self.bought: "int | None" = None
+        self.sold: "int | None" = None
+        current = None
         for code, value in values:
             if code == quantities.VOLTAGE:
                 self.voltage = value
             elif code == quantities.CURRENT:
                 current = value
             elif code == quantities.ACTIVE_POWER:
-                power = value
+                self.power = value
             elif code == quantities.FREQUENCY:
                 self.frequency = value
+            elif code == quantities.ENERGY_IMPORT:
+                self.bought = value
+            elif code == quantities.ENERGY_EXPORT:
+                self.sold = value
+        self.current = import_current_ma(self.voltage, current, self.power)
+
+
+class Own(Values):
+    """This meter's values of one round and the grid's frequency.
+
+    ``current`` is the one drawn (mA), negative where it feeds in. ``frequency`` is the value that
+    neighbours are held against: the median of the round once three readings are in, before that
+    this meter's own. Values of whole tenths of a hertz, as simple instruments show, do not count
+    where there are enough others; ``coarse`` if there are no
+    others. ``moved`` tells whether voltage or frequency differ from the round before.
+    """
+
+    def __init__(self, round_: int, time: int, values: "list[tuple[int, int]]") -> None:
+        Values.__init__(self, values)
+        self.round = round_
+        self.time = time
         self.own_frequency = self.frequency
-        self.current = import_current_ma(self.voltage, current, power)
+        self.coarse = False
+        self.moved = True
 
     def compare(self, frequencies: "list[int]") -> None:
         """Take the neighbours' frequencies (mHz) of the round into the median."""
@@ -73,6 +93,10 @@ class Own:
             known.append(self.own_frequency)
         if len(known) < _MIN_MEDIAN:
             return
+        fine = [value for value in known if value % _TENTH_MHZ]
+        self.coarse = not fine
+        if len(fine) >= _MIN_MEDIAN:
+            known = fine
         known.sort()
         middle = len(known) // 2
         self.frequency = (known[middle] + known[-1 - middle]) // 2
@@ -86,6 +110,10 @@ class History:
 
     def add(self, own: Own) -> None:
         """Take a round in; the one eight rounds earlier goes."""
+        before = self.find(own.round - 1)
+        if before is not None:
+            same = before.voltage == own.voltage and before.own_frequency == own.own_frequency
+            own.moved = not same
         self._ring[own.round % ROUNDS] = own
 
     def find(self, round_: int) -> "Own | None":

@@ -14,6 +14,7 @@ from ledger.protocol.records import ABSTAIN, ACCEPT, is_reject
 try:
     from typing import Any
 
+    from firmware.meter.feeder import Feeder
     from firmware.meter.history import Own
     from ledger.protocol.records import Reading
 except ImportError:
@@ -30,14 +31,18 @@ except ImportError:
 
 _SLOTS = const(8)  # as many rounds as firmware.meter.history reaches back
 _KEY = const(8)
-_DIGEST = const(16)
-_ENTRY = const(25)  # boot (4), seq (4), digest (16), verdict (1)
-CELLS = sum([rule.CELLS for rule in checks.ORDER])
-PROFILE_BYTES = CELLS * 8 + _SLOTS * _ENTRY + _KEY
+# Two readings of one key with the same first 96 bits cost their maker 2^48 hashes and win nothing:
+# in the chain a second payload for a slot is equivocation whatever was voted.
+_DIGEST = const(12)
+_ENTRY = const(21)  # boot (4), seq (4), digest (12), verdict (1)
+_WIDTHS = {"i": 4, "q": 8}
+_RULES: "list[Any]" = list(checks.ORDER)
+_LEARNING = [i for i in range(len(_RULES)) if _RULES[i].CELLS]
+PROFILE_BYTES = sum([rule.CELLS * _WIDTHS[rule.TYPE] for rule in _RULES]) + (_SLOTS * _ENTRY + _KEY)
 
 
 class Memory:
-    """The newest eight slots of a neighbour: boot, seq, first 16 bytes of the digest, verdict.
+    """The newest eight slots of a neighbour: boot, seq, first 12 bytes of the digest, verdict.
 
     The lowest slot is forgotten first, whatever the order they came in: so everything above the
     highest forgotten one is either remembered or new, and nobody can make this meter judge twice.
@@ -46,14 +51,15 @@ class Memory:
     def __init__(self) -> None:
         self._data = bytearray(_SLOTS * _ENTRY)
         self._forgotten = bytes(_KEY)
+        self._lowest = 0
 
     def _slot(self, boot: int, seq: int) -> int:
         """Give where a slot's entry starts, or -1."""
         key = _key(boot, seq)
-        for at in range(0, _SLOTS * _ENTRY, _ENTRY):
-            if self._data[at : at + _KEY] == key:
-                return at
-        return -1
+        at = self._data.find(key)
+        while at > 0 and at % _ENTRY:  # the same bytes across an entry's fields
+            at = self._data.find(key, at + 1)
+        return at
 
     def digest_of(self, boot: int, seq: int) -> "bytes | None":
         """Give the first bytes of the digest of a slot, or None if the slot is not remembered."""
@@ -78,13 +84,22 @@ class Memory:
 
     def keep(self, boot: int, seq: int, digest: bytes, verdict: int) -> None:
         """Remember a slot in the place of the lowest one, or forget it where it is lower still."""
-        keys = [bytes(self._data[i * _ENTRY : i * _ENTRY + _KEY]) for i in range(_SLOTS)]
         key = _key(boot, seq)
-        lowest = min(keys)
+        at = self._lowest
+        lowest = bytes(self._data[at : at + _KEY])
         self._forgotten = max(self._forgotten, min(key, lowest))
         if key > lowest:
-            at = keys.index(lowest) * _ENTRY
             self._data[at : at + _ENTRY] = key + digest[:_DIGEST] + bytes((verdict,))
+            self._find_lowest()
+
+    def _find_lowest(self) -> None:
+        """Find the entry that goes next."""
+        lowest = None
+        for at in range(0, _SLOTS * _ENTRY, _ENTRY):
+            key = self._data[at : at + _KEY]
+            if lowest is None or key < lowest:
+                lowest = key
+                self._lowest = at
 
 
 def _key(boot: int, seq: int) -> bytes:
@@ -92,11 +107,19 @@ def _key(boot: int, seq: int) -> bytes:
 
 
 class Profile:
-    """What this meter knows of one neighbour: the rules' cells and the memory of slots."""
+    """What this meter knows of one neighbour: the rules' cells and the memory of slots.
 
-    def __init__(self) -> None:
-        self.cells = [array("q", bytes(rule.CELLS * 8)) for rule in checks.ORDER]
+    ``feeder`` and ``slot`` are the neighbour's place in what the neighbourhood says, where one has
+    been made of it (firmware.meter.voter does); without one its rules accept.
+    """
+
+    def __init__(self, feeder: "Feeder | None" = None, slot: int = 0) -> None:
+        self.cells = [
+            array(rule.TYPE, bytes(rule.CELLS * _WIDTHS[rule.TYPE])) for rule in checks.ORDER
+        ]
         self.memory = Memory()
+        self.feeder = feeder
+        self.slot = slot
 
 
 class Judge:
@@ -104,7 +127,7 @@ class Judge:
 
     def __init__(self, round_s: int) -> None:
         self._round_s = round_s
-        self._scratch = [0] * len(checks.ORDER)
+        self._scratch = [0] * len(_RULES)
 
     def judge(self, profile: Profile, reading: "Reading", digest: bytes, own: "Own | None") -> int:
         """Give a verdict (SPEC section 4): accept, a reject reason, or abstain.
@@ -122,10 +145,12 @@ class Judge:
         case = checks.Case(reading, digest, self._round_s)
         case.own = own
         case.memory = profile.memory
+        case.feeder = profile.feeder
+        case.slot = profile.slot
         verdict = self._run(case, profile.cells)
-        for i in range(len(checks.ORDER)):
+        for i in _LEARNING:
             case.scratch = self._scratch[i]
-            checks.ORDER[i].learn(case, profile.cells[i], verdict)
+            _RULES[i].learn(case, profile.cells[i], verdict)
         if not profile.memory.other_content(reading.boot, reading.seq, digest):
             profile.memory.keep(reading.boot, reading.seq, digest, verdict)
         return verdict
@@ -133,9 +158,9 @@ class Judge:
     def _run(self, case: checks.Case, cells: "list[Any]") -> int:
         """Run every rule, for each may have something to learn; the first reject counts."""
         verdict = ACCEPT
-        for i in range(len(checks.ORDER)):
+        for i in range(len(_RULES)):
             case.scratch = 0
-            found = checks.ORDER[i].judge(case, cells[i])
+            found = _RULES[i].judge(case, cells[i])
             self._scratch[i] = case.scratch
             if found != ACCEPT and not is_reject(verdict):
                 verdict = found

@@ -58,6 +58,8 @@ _BEAT_LIMIT_MS = const(60_000)
 # Connecting, each wait of at most 20 s, and the longest wait between two sessions.
 _LINK_LIMIT_MS = const(240_000)
 _HEALTH_MS = const(2000)
+# About once an hour at rounds of a minute; the state's cell is written each round.
+_SAVE_ROUNDS = const(64)
 
 
 class Board:
@@ -106,6 +108,9 @@ class Meter:
         self._members = self._open_members()
         addresses = list(self._members.keys)
         self._voter = Voter(settings.chain, settings.round_s, addresses)
+        self._learnt_cell = Cell(folder + "/learnt")
+        self._unsaved = 0
+        self._restore_learnt()
         self._inbox = inbox.Inbox(settings.chain, settings.cluster, own.address)
         self._heads: "Any" = None
         self._samples: "list[list[Any]]" = []
@@ -145,6 +150,21 @@ class Meter:
             except MalformedRecord as error:
                 self._faults.note("members kept are damaged", str(error))
         return members
+
+    def _restore_learnt(self) -> None:
+        kept = None if self._state.moved else self._learnt_cell.read()
+        if kept:
+            try:
+                self._voter.restore(kept)
+            except MalformedRecord as error:
+                self._faults.note("what was learnt of the neighbours is damaged", str(error))
+
+    def _save_learnt(self) -> None:
+        """Keep what was learnt, rarely: it changes slowly, and flash wears."""
+        self._unsaved += 1
+        if self._unsaved >= _SAVE_ROUNDS:
+            self._unsaved = 0
+            self._learnt_cell.write(self._voter.export())
 
     def _make_link(self) -> Link:
         return Link(
@@ -268,6 +288,7 @@ class Meter:
         state.save()
         envelope = self._identity.seal(ballot.payload())
         self._outbox.add_ballot(ballot.round, envelope.digest, envelope.raw)
+        self._save_learnt()
         counts = tally.count([verdict for _, verdict in ballot.verdicts])
         self._reports.put(rig_messages.voted(ballot.round, *counts))
 

@@ -53,6 +53,7 @@ REJECT_REGISTER = 19
 REJECT_FREQUENCY = 20
 REJECT_VOLTAGE = 21
 REJECT_FROZEN = 22
+REJECT_DRIFT = 23
 _FIRST_REJECT = 16
 _LAST_REJECT = 63
 
@@ -66,6 +67,7 @@ VERDICT_NAMES = {
     REJECT_FREQUENCY: "reject: frequency",
     REJECT_VOLTAGE: "reject: voltage",
     REJECT_FROZEN: "reject: frozen",
+    REJECT_DRIFT: "reject: drift",
 }
 
 # actions of a registry change

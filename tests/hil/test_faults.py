@@ -3,7 +3,7 @@
 import pytest
 
 from hil import faults
-from hil.enrich import ENERGY_IMPORT, VOLTAGE
+from hil.enrich import ACTIVE_POWER, ENERGY_IMPORT, VOLTAGE
 from ledger.keys import Signer
 from ledger.protocol import p256, quantities, records, topics
 from ledger.protocol.cose import Envelope
@@ -50,6 +50,14 @@ def test_voltage_is_scaled_from_its_round_on_and_nothing_else():
     assert fault.change(2, sample) == {VOLTAGE: 248_400, ENERGY_IMPORT: 5}
     assert sample == {VOLTAGE: 230_000, ENERGY_IMPORT: 5}
     assert (fault.attempts, fault.false_rounds) == (1, {2})
+
+
+def test_lost_input_shows_no_voltage_and_no_load_for_its_rounds():
+    fault = faults.LostInput("m1", first=2, count=2)
+    sample = {VOLTAGE: 230_000, ACTIVE_POWER: 900, ENERGY_IMPORT: 5}
+    dead = {VOLTAGE: 0, ACTIVE_POWER: 0, ENERGY_IMPORT: 5}
+    assert [fault.change(i, sample) for i in range(1, 5)] == [sample, dead, dead, sample]
+    assert (fault.attempts, fault.false_rounds) == (2, {2, 3})
 
 
 def test_sample_without_voltage_is_no_try():

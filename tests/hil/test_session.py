@@ -215,7 +215,7 @@ def test_demo_prints_its_summary_and_leaves_nothing_behind(tmp_path):
     assert report["audit"]["ok"]
     assert report["audit"]["records"] == 720
     attacks = {a["name"]: (a["attempts"], a["stopped"]) for a in report["attacks"]}
-    assert len(attacks) == 6
+    assert len(attacks) == 7
     assert all(attempts == stopped > 0 for attempts, stopped in attacks.values()), attacks
     # the attacks reached the gateway, which counted each of them
     refused = report["gateway"]

@@ -326,6 +326,39 @@ def test_frequency_within_20_mhz_passes_and_beyond_is_rejected():
         assert bench.step({q.FREQUENCY: frequency + sign * 21}) == r.REJECT_FREQUENCY
 
 
+def test_two_values_off_by_less_are_rejected_together():
+    bench = settled()
+    frequency = honest(bench.round)[q.FREQUENCY]
+    assert bench.step({q.FREQUENCY: frequency + 17}) == r.ACCEPT
+    frequency = honest(bench.round)[q.FREQUENCY]
+    assert bench.step({q.FREQUENCY: frequency + 17}) == r.REJECT_FREQUENCY
+
+
+def test_less_is_borne_of_a_meter_that_was_exact_for_long():
+    for rounds, last in ((2, r.ACCEPT), (400, r.REJECT_FREQUENCY)):
+        bench = settled(rounds)
+        for _ in range(3):
+            found = bench.step({q.FREQUENCY: honest(bench.round)[q.FREQUENCY] + 12})
+        assert found == last, rounds
+
+
+def test_tenths_of_a_hertz_are_borne_once_they_are_known():
+    bench = settled()
+    found = [bench.step({q.FREQUENCY: 50_000}, {q.FREQUENCY: 50_037}) for _ in range(40)]
+    assert r.is_reject(found[0])
+    assert found[-8:] == [r.ACCEPT] * 8
+    assert bench.step({q.FREQUENCY: 50_200}, {q.FREQUENCY: 50_037}) == r.REJECT_FREQUENCY
+
+
+def test_tenths_of_a_hertz_are_not_in_the_median_of_finer_values():
+    own = history.Own(1, 60, [(q.FREQUENCY, 50_041)])
+    own.compare([50_000, 50_000, 50_000, 50_000, 50_043, 50_042])
+    assert (own.frequency, own.coarse) == (50_042, False)
+    own = history.Own(1, 60, [(q.FREQUENCY, 50_000)])
+    own.compare([50_000, 50_100, 50_000])
+    assert (own.frequency, own.coarse) == (50_000, True)
+
+
 def test_median_of_three_outvotes_a_wrong_own_frequency():
     own = history.Own(1, 60, [(q.FREQUENCY, 50_300)])
     own.compare([50_001, 50_003])

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from firmware.meter import rig_messages as rig
+from firmware.meter.storage import Cell
+from firmware.meter.voter import Voter
 from ledger.protocol import cose, p256, quantities, records, topics
 from ledger.protocol.cose import Envelope
 from ledger.protocol.messages import encode_members
@@ -485,3 +487,32 @@ def test_eleven_neighbours_fit_into_a_boards_heap(
         air.say(meter.topic(topics.RECEIPT), receipt)
         meter.process.wait(rig.UNRECEIPTED, lambda message: message[1] == 0)
     assert not [text for text in meter.process.events() if "Memory" in text]
+
+
+# ------------------------------------------------------------------ what was learnt
+
+
+@pytest.mark.parametrize("kept", [b"rubbish", b"", None], ids=["rubbish", "empty", "good"])
+def test_meter_votes_whatever_is_left_of_what_it_had_learnt(
+    kept: bytes | None,
+    tmp_path: Path,
+    broker: Broker,
+    air: bench.Air,
+    meter: Meter,
+    neighbours: Pair,
+) -> None:
+    meter.online(broker.port)
+    meter.round(air, FIRST, *neighbours)
+    if kept is None:
+        both = [one.own.address for one in neighbours]
+        kept = Voter(bench.CHAIN, bench.ROUND_S, both).export()
+        damaged = False
+    else:
+        damaged = bool(kept)
+    Cell(str(tmp_path / "flash" / "learnt")).write(kept)
+    meter.restart()
+    meter.process.wait(rig.LINK, lambda message: message[1])
+    _, _, _, ballot = meter.round(air, FIRST + 1, *neighbours)
+    assert len(ballot.verdicts) == 2
+    told = [text for text in meter.process.events() if "what was learnt" in text]
+    assert bool(told) == damaged

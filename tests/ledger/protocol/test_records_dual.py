@@ -99,7 +99,7 @@ def test_verdicts_from_16_on_reject():
     assert not records.is_reject(records.ABSTAIN)
     assert not records.is_reject(records.ACCEPT)
     named = [verdict for verdict in records.VERDICT_NAMES if verdict > records.ACCEPT]
-    assert sorted(named) == list(range(16, 23))
+    assert sorted(named) == list(range(16, 24))
     for verdict in range(16, 64):
         assert records.is_reject(verdict)
 
