@@ -53,9 +53,11 @@ def test_a_site_that_loses_power_costs_no_reading_and_comes_back_to_the_same_hea
     assert isinstance(session.sites, SeveralGateways)
     directories = [session.sites.directory_of(name) for name in session.sites.names]
     heads = [heads_of(directory) for directory in directories]
-    assert heads[1] == heads[2]
-    assert len(heads[1]) >= _ROUNDS
-    assert heads[0] == heads[1][: len(heads[0])]
+    longest = max(heads, key=len)
+    assert len(longest) >= _ROUNDS
+    assert all(own == longest[: len(own)] for own in heads)
+    # the rig stops all sites as soon as one has told of the last block
+    assert all(len(own) >= _ROUNDS - 1 for own in heads[1:])
     assert len(heads[0]) > _BACK
     # not even while it lay behind did the one that came back refuse what the others took
     counters = session.sites.status.counters
