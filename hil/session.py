@@ -366,7 +366,8 @@ class Session:
         self._stage("waiting for the last receipts and summaries")
 
         def is_over() -> bool:
-            if self._read_status().outbox:
+            status = self._read_status()
+            if status.outbox or status.height < self.progress.height:
                 return False
             waits = any(meter.unreceipted for meter in self.progress.meters.values())
             return not waits or time.monotonic() >= self._receipt_at + _QUIET_S

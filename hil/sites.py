@@ -249,6 +249,7 @@ class SeveralGateways:
             ready=bool(found) and all(status.ready for status in found),
             outbox=max((status.outbox for status in found), default=0),
             wide_height=max((status.wide_height for status in found), default=0),
+            height=min((status.height for status in found), default=0),
             counters=counters,
         )
 

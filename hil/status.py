@@ -12,6 +12,7 @@ class GatewayStatus:
     ready: bool = False
     outbox: int = 0
     wide_height: int = 0
+    height: int = 0
     counters: dict[str, int] = field(default_factory=dict)
 
 
@@ -25,5 +26,6 @@ def read_status(path: Path) -> GatewayStatus:
         ready=bool(data["running"] and data["connected"]),
         outbox=data["outbox"],
         wide_height=data.get("wide_height", 0),
+        height=data.get("height", 0),
         counters=data["counters"],
     )
